@@ -1,0 +1,648 @@
+"""The event catalogue: every type that a ledger may hold, and the shape of its payload.
+
+A payload is checked by its model when it is appended and stored as plain JSON; reading it back needs no
+model. A type is a name for ever: change its shape by raising ``VERSIONS[type]``, and register in ``UPCASTS``
+how the older payload becomes the newer one, so that ledgers of every release keep replaying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ledger.errors import InvalidEvent
+
+JSON = dict[str, Any]
+Sha = str
+
+
+class Payload(BaseModel):
+    """Base of all payloads: unknown keys are refused, nothing is coerced silently."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Artifact(Payload):
+    """A file of the campaign, named by content."""
+
+    sha256: Sha = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+    path: str | None = None
+
+
+MODELS: dict[str, type[Payload]] = {}
+VERSIONS: dict[str, int] = {}
+UPCASTS: dict[tuple[str, int], Callable[[JSON], JSON]] = {}
+
+
+def _event(name: str) -> Callable[[type[Payload]], type[Payload]]:
+    def register(model: type[Payload]) -> type[Payload]:
+        MODELS[name] = model
+        VERSIONS.setdefault(name, 1)
+        return model
+
+    return register
+
+
+def validate(type_: str, payload: Mapping[str, Any]) -> tuple[int, JSON]:
+    """Check a payload against its type; return the type's current version and the payload to store.
+
+    Raises:
+        InvalidEvent: unknown type, or a payload that does not fit; the message names the field.
+    """
+    model = MODELS.get(type_)
+    if model is None:
+        raise InvalidEvent(f"unknown event type {type_!r}; ledger/catalogue.py lists the known ones")
+    try:
+        checked = model.model_validate(dict(payload))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "payload"
+        raise InvalidEvent(f"{type_}: {where}: {first['msg']}") from None
+    return VERSIONS[type_], checked.model_dump(exclude_none=True)
+
+
+def upcast(type_: str, version: int, payload: JSON) -> JSON:
+    """Return the payload in its type's current shape.
+
+    Raises:
+        InvalidEvent: the payload is newer than this release knows.
+    """
+    current = VERSIONS.get(type_, version)
+    if version > current:
+        raise InvalidEvent(f"{type_} version {version} was written by a newer release (this one knows {current})")
+    for step in range(version, current):
+        payload = UPCASTS[type_, step](payload)
+    return payload
+
+
+# --- the daemon itself (campaign "") ---------------------------------------------------------------
+
+
+@_event("daemon.started")
+class DaemonStarted(Payload):
+    version: str
+    machine_digest: Sha
+    pid: int
+    boot_id: str
+    host: str
+    sqlite: str
+
+
+@_event("daemon.stopped")
+class DaemonStopped(Payload):
+    reason: str
+
+
+@_event("config.reloaded")
+class ConfigReloaded(Payload):
+    digest: Sha
+    changed: list[str]
+
+
+@_event("config.rejected")
+class ConfigRejected(Payload):
+    digest: Sha
+    error: str
+
+
+@_event("inbox.accepted")
+class InboxAccepted(Payload):
+    name: str
+    digest: Sha
+    campaign: str
+
+
+@_event("inbox.rejected")
+class InboxRejected(Payload):
+    name: str
+    digest: Sha
+    error: str
+
+
+@_event("note.recorded")
+class NoteRecorded(Payload):
+    text: str
+
+
+# --- campaign, budget, resources ----------------------------------------------------------------------
+
+
+@_event("campaign.created")
+class CampaignCreated(Payload):
+    spec: JSON
+    spec_digest: Sha
+    source: str
+
+
+@_event("campaign.paused")
+class CampaignPaused(Payload):
+    reason: str
+
+
+@_event("campaign.blocked")
+class CampaignBlocked(Payload):
+    kind: Literal["resources", "evidence", "workspace", "human"]
+    reason: str
+    next: str
+
+
+@_event("campaign.resumed")
+class CampaignResumed(Payload):
+    checks: list[JSON] = []
+
+
+@_event("resume.mismatch")
+class ResumeMismatch(Payload):
+    what: str
+    expected: str
+    found: str
+
+
+@_event("campaign.cancel_requested")
+class CampaignCancelRequested(Payload):
+    by: str
+    confirmed: bool = False
+
+
+@_event("campaign.closed")
+class CampaignClosed(Payload):
+    terminal: str
+    reason: str
+    evidence: list[int]
+
+
+@_event("budget.exhausted")
+class BudgetExhausted(Payload):
+    kind: Literal["wall_clock", "rounds"]
+    limit: float
+    used: float
+
+
+@_event("lease.granted")
+class LeaseGranted(Payload):
+    host: str
+    gpu_ids: list[int]
+
+
+@_event("lease.released")
+class LeaseReleased(Payload):
+    host: str
+    reason: str
+
+
+@_event("resource.wait_started")
+class ResourceWaitStarted(Payload):
+    holder: str
+    deadline_ns: int
+
+
+@_event("resource.wait_expired")
+class ResourceWaitExpired(Payload):
+    deadline_ns: int
+
+
+# --- activities: one job per effect ---------------------------------------------------------------------
+
+
+@_event("job.dispatched")
+class JobDispatched(Payload):
+    job: str
+    activity: str
+    attempt: int = Field(ge=1)
+    deadline_ns: int
+    params: JSON = {}
+
+
+@_event("job.finished")
+class JobFinished(Payload):
+    job: str
+    attempt: int
+    ok: bool
+    detail: str = ""
+
+
+@_event("job.lost")
+class JobLost(Payload):
+    job: str
+    attempt: int
+    reason: str
+
+
+@_event("job.timed_out")
+class JobTimedOut(Payload):
+    job: str
+    attempt: int
+    deadline_ns: int
+
+
+# --- intake and knowledge ---------------------------------------------------------------------------------
+
+
+@_event("workspace.checked")
+class WorkspaceChecked(Payload):
+    framework: str
+    repo: str
+    commit: str
+    branch: str
+    clean: bool
+
+
+@_event("framework.probed")
+class FrameworkProbed(Payload):
+    framework: str
+    kind: str
+    version: str
+    commit: str | None = None
+    help: Artifact
+    flags: list[str]
+
+
+@_event("framework.unsupported")
+class FrameworkUnsupported(Payload):
+    framework: str
+    reason: str
+
+
+@_event("preflight.passed")
+class PreflightPassed(Payload):
+    host: JSON
+
+
+@_event("preflight.failed")
+class PreflightFailed(Payload):
+    check: str
+    reason: str
+
+
+@_event("history.noted")
+class HistoryNoted(Payload):
+    query: str
+    documents: list[JSON]
+    notes: Artifact
+    decision: str
+
+
+@_event("history.unavailable")
+class HistoryUnavailable(Payload):
+    reason: str
+
+
+@_event("openpr.scanned")
+class OpenprScanned(Payload):
+    available: bool
+    found: list[JSON] = []
+    reason: str = ""
+
+
+@_event("workload.frozen")
+class WorkloadFrozen(Payload):
+    digest: Sha
+    scenarios: list[str]
+    sla: JSON
+
+
+# --- launches, benchmarks, search ----------------------------------------------------------------------------
+
+
+@_event("candidate.launched")
+class CandidateLaunched(Payload):
+    launch: str
+    purpose: str
+    framework: str
+    candidate: str
+    commit: str
+    command: list[str]
+    dropped_flags: list[str] = []
+    attempt: int
+
+
+@_event("candidate.ready")
+class CandidateReady(Payload):
+    launch: str
+    attempt: int
+    startup_s: float
+
+
+@_event("candidate.failed")
+class CandidateFailed(Payload):
+    launch: str
+    attempt: int
+    status: Literal["failed", "oom", "timeout"]
+    reason: str
+    log: Artifact | None = None
+
+
+@_event("candidate.lost")
+class CandidateLost(Payload):
+    launch: str
+    attempt: int
+    reason: str
+
+
+@_event("candidate.stopped")
+class CandidateStopped(Payload):
+    launch: str
+    attempt: int
+    log: Artifact | None = None
+
+
+@_event("candidate.skipped")
+class CandidateSkipped(Payload):
+    framework: str
+    candidate: str
+    reason: str
+
+
+@_event("benchmark.started")
+class BenchmarkStarted(Payload):
+    launch: str
+    attempt: int
+    scenario: str
+    run: int
+    seed: int
+
+
+@_event("benchmark.finished")
+class BenchmarkFinished(Payload):
+    launch: str
+    attempt: int
+    scenario: str
+    run: int
+    seed: int
+    row: JSON
+    raw: Artifact
+
+
+@_event("sla.failed")
+class SlaFailed(Payload):
+    launch: str
+    scenario: str
+    key: str
+    limit: float
+    observed: float | None = None
+
+
+@_event("sla.passed")
+class SlaPassed(Payload):
+    launch: str
+    scenario: str
+
+
+@_event("search.exhausted")
+class SearchExhausted(Payload):
+    framework: str
+    measured: int
+    failed: int
+    skipped: int
+
+
+@_event("winner.selected")
+class WinnerSelected(Payload):
+    framework: str
+    scenario: str
+    candidate: str | None
+    reason: str
+
+
+@_event("baseline.frozen")
+class BaselineFrozen(Payload):
+    winners: JSON
+    digest: Sha
+
+
+# --- loop, gap, profile ------------------------------------------------------------------------------------------
+
+
+@_event("loop.started")
+class LoopStarted(Payload):
+    plan: Artifact
+    plan_digest: Sha
+    base_commit: str
+    branch: str
+
+
+@_event("fairness.checked")
+class FairnessChecked(Payload):
+    round: int
+    items: list[JSON]
+    passed: bool
+
+
+@_event("fairness.violated")
+class FairnessViolated(Payload):
+    round: int
+    item: str
+    action: str
+
+
+@_event("aa.checked")
+class AaChecked(Payload):
+    passed: bool
+    decisions: JSON
+
+
+@_event("gap.decided")
+class GapDecided(Payload):
+    round: int
+    verdict: Literal["behind", "sla_gap", "par_or_better", "ahead", "undecided", "untrusted"]
+    leader: str
+    decisions: JSON
+    reasons: list[str]
+
+
+@_event("profile.captured")
+class ProfileCaptured(Payload):
+    round: int
+    side: str
+    framework: str
+    commit: str
+    trace: Artifact
+
+
+@_event("profile.rejected")
+class ProfileRejected(Payload):
+    round: int
+    side: str
+    reason: str
+
+
+@_event("tables.produced")
+class TablesProduced(Payload):
+    round: int
+    commit: str
+    rows: list[JSON]
+    tables: Artifact
+
+
+@_event("rootcause.written")
+class RootcauseWritten(Payload):
+    round: int
+    commit: str
+    stage: str
+    rows: list[str]
+    statement: str
+    document: Artifact
+
+
+@_event("pipeline.written")
+class PipelineWritten(Payload):
+    round: int
+    commit: str
+    document: Artifact
+
+
+# --- patch, gates, review --------------------------------------------------------------------------------------------
+
+
+@_event("idea.rejected")
+class IdeaRejected(Payload):
+    round: int
+    rows: list[str]
+    reason: str
+
+
+@_event("patch.proposed")
+class PatchProposed(Payload):
+    round: int
+    attempt_id: str
+    citations: list[str]
+    hypothesis: str
+
+
+@_event("patch.refused")
+class PatchRefused(Payload):
+    attempt_id: str
+    rule: str
+    reason: str
+
+
+@_event("patch.applied")
+class PatchApplied(Payload):
+    attempt_id: str
+    base: str
+    commit: str
+    branch: str
+    files: list[str]
+    diff: Artifact
+    subject: str
+
+
+@_event("gate.evaluated")
+class GateEvaluated(Payload):
+    attempt_id: str
+    gate: str
+    passed: bool
+    detail: str
+    satisfy: str = ""
+
+
+@_event("tests.finished")
+class TestsFinished(Payload):
+    attempt_id: str
+    passed: bool
+    command: list[str]
+    exit_code: int | None = None
+    log: Artifact
+
+
+@_event("equivalence.finished")
+class EquivalenceFinished(Payload):
+    attempt_id: str
+    passed: bool
+    prompts: int
+    differing: int
+    detail: str
+    evidence: Artifact
+
+
+@_event("patch.accepted")
+class PatchAccepted(Payload):
+    attempt_id: str
+    commit: str
+    decisions: JSON
+
+
+@_event("patch.reverted")
+class PatchReverted(Payload):
+    attempt_id: str
+    gate: str
+    reason: str
+    restored_commit: str
+    decisions: JSON = {}
+
+
+@_event("checkpoint.written")
+class CheckpointWritten(Payload):
+    round: int
+    commit: str
+    document: Artifact
+
+
+@_event("review.requested")
+class ReviewRequested(Payload):
+    round: int
+    attempt_id: str
+    inputs: Artifact
+
+
+@_event("review.failed")
+class ReviewFailed(Payload):
+    round: int
+    reason: str
+
+
+@_event("review.passed")
+class ReviewPassed(Payload):
+    round: int
+    findings: list[JSON] = Field(max_length=0)
+
+
+@_event("review.findings")
+class ReviewFindings(Payload):
+    round: int
+    items: list[JSON] = Field(min_length=1)
+
+
+@_event("review.stalled")
+class ReviewStalled(Payload):
+    round: int
+    mainline: Literal["STALLED", "REGRESSED"]
+
+
+@_event("verdict.recorded")
+class VerdictRecorded(Payload):
+    round: int
+    mainline: Literal["ADVANCED", "STALLED", "REGRESSED"]
+    control: Literal["CONTINUE", "COMPLETE", "STOP"]
+    findings: list[JSON]
+    summary: str
+    result: Artifact
+
+
+# --- finish -----------------------------------------------------------------------------------------------------------
+
+
+@_event("stop.proposed")
+class StopProposed(Payload):
+    condition: str
+    reason: str
+    evidence: list[int]
+
+
+@_event("stop.rejected")
+class StopRejected(Payload):
+    missing: list[str]
+
+
+@_event("report.published")
+class ReportPublished(Payload):
+    files: list[Artifact]
+
+
+@_event("cleanup.finished")
+class CleanupFinished(Payload):
+    before: list[JSON]
+    after: list[JSON]

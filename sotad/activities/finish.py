@@ -1,0 +1,81 @@
+"""The end of a campaign: end what it started, show that nothing is left, write the report."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import psutil
+
+from ledger.reader import Reader
+from sotad import git
+from sotad.activities.context import Context
+from sotad.report import build
+from statemachine.state import JSON
+
+
+async def clean_up(ctx: Context) -> str:
+    """End every run of this campaign that still lives and remove its worktrees; record before and after."""
+    before = await _listing(ctx)
+    for run in await ctx.host.list_runs(f"{ctx.campaign}/"):
+        status = await ctx.host.status(run)
+        if not status.over or status.phase == "lost":
+            await ctx.host.stop(run)
+    await _remove_worktrees(ctx)
+    if not ctx.recorded("cleanup.finished"):
+        await ctx.once("cleanup.finished", {"before": before, "after": await _listing(ctx)})
+    return "clean"
+
+
+async def _listing(ctx: Context) -> list[JSON]:
+    """Processes whose command line or folder belongs to a run of this campaign."""
+    marker = str(Path(ctx.host.path(ctx.campaign)))
+    return await asyncio.to_thread(_processes, marker)
+
+
+def _processes(marker: str) -> list[JSON]:
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
+        text = " ".join(process.info["cmdline"] or [])
+        if marker in text or (process.info["cwd"] or "").startswith(marker):
+            found.append({"pid": process.info["pid"], "command": text[:300]})
+    return found
+
+
+async def _remove_worktrees(ctx: Context) -> None:
+    """Worktrees hold no work of their own: every attempt is a commit on a branch of the checkout."""
+    folder = ctx.state_dir / "worktrees" / ctx.campaign
+    for framework in ctx.spec["frameworks"].values():
+        repo = Path(framework["checkout"])
+        if not (repo / ".git").exists():
+            continue
+        listed = await git.git(repo, "worktree", "list", "--porcelain", check=False)
+        for line in listed.splitlines():
+            place = Path(line.removeprefix("worktree "))
+            if line.startswith("worktree ") and place.is_relative_to(folder):
+                await git.git(repo, "worktree", "remove", "--force", str(place), check=False)
+
+
+async def report(ctx: Context) -> str:
+    """Build the report from the ledger, keep every file by digest, and lay the tree out on disk."""
+    files = await asyncio.to_thread(_build, ctx)
+    root = ctx.state_dir / "reports" / ctx.campaign
+    kept = []
+    for name, data in sorted(files.items()):
+        path = root / name
+        await asyncio.to_thread(_write, path, data)
+        kept.append(await ctx.keep(data, f"reports/{name}"))
+    if not ctx.recorded("report.published"):
+        await ctx.once("report.published", {"files": kept})
+    return str(root / "final_report.md")
+
+
+def _build(ctx: Context) -> dict[str, bytes]:
+    with Reader(ctx.state_dir / "ledger.db") as reader:
+        events = list(reader.events(campaign=ctx.campaign))
+    return build(ctx.c, events, ctx.artifacts.read)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -1,0 +1,1 @@
+"""Workloads, result rows, the SLA, and whether two servers answer alike."""

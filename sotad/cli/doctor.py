@@ -1,0 +1,194 @@
+"""``doctor``: is this machine fit to run the daemon? Each check is one function and one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sotad.cli.options import places, subcommand
+from sotad.cli.output import emit_json, table
+from sotad.errors import SotadError, of
+from sotad.paths import StateDir
+
+FREE_BYTES = 1 << 30
+SLOW_FSYNC_MS = 50.0
+
+
+class Finding(NamedTuple):
+    """One line: ``state`` is ok, warn (it works, but know this) or fail; ``next`` is what to do."""
+
+    state: str
+    detail: str
+    next: str = ""
+
+
+Check = Callable[[StateDir], Finding]
+
+
+def add(commands: Any) -> None:
+    """Add the group to the parser."""
+    what = "check this machine and its state directory; status 1 when something must be mended"
+    parser = subcommand(commands, "doctor", what)
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    here = places(args)
+    found = [(name, _guarded(check, here)) for name, check in CHECKS.items()]
+    if args.json:
+        emit_json({"checks": [{"check": name, **finding._asdict()} for name, finding in found]})
+    else:
+        print(table(((name, *finding) for name, finding in found), ("CHECK", "STATE", "FOUND", "NEXT")))
+    return 1 if any(finding.state == "fail" for _, finding in found) else 0
+
+
+def _guarded(check: Check, here: StateDir) -> Finding:
+    """A check that cannot be made is a finding too."""
+    try:
+        return check(here)
+    except Exception as error:  # the point of a doctor is to go on
+        fault: SotadError = of(error)
+        return Finding("fail", str(fault), fault.next)
+
+
+def _python(here: StateDir) -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("ok", f"{version} at {sys.executable}")
+
+
+def _sqlite(here: StateDir) -> Finding:
+    from ledger.schema import sqlite_build
+
+    build = sqlite_build()
+    if build.affected:
+        return Finding("ok", f"{build.version} has the WAL-reset bug, kept harmless: {build.arrangement}")
+    return Finding("ok", f"{build.version} without the WAL-reset bug")
+
+
+def _state_directory(here: StateDir) -> Finding:
+    import os
+    import shutil
+
+    if not here.root.is_dir():
+        return Finding("warn", f"{here.root} does not exist yet", "`sotad start` or `sotad init` makes it")
+    if not os.access(here.root, os.W_OK | os.X_OK):
+        return Finding("fail", f"{here.root} is not writable", "choose another --dir, or change its owner")
+    free = shutil.disk_usage(here.root).free
+    said = f"{here.root}, {free / 1e9:.1f} GB free"
+    return Finding("ok", said) if free > FREE_BYTES else Finding("fail", said, "free some space")
+
+
+def _fsync(here: StateDir) -> Finding:
+    """The median of 20 appends of 4 KiB, each synced, where the ledger lies."""
+    import os
+    import statistics
+    import tempfile
+    import time
+
+    if not os.access(here.root, os.W_OK):
+        return Finding("warn", "not measured: there is no writable state directory")
+    times = []
+    with tempfile.TemporaryFile(dir=here.root) as file:
+        for _ in range(20):
+            start = time.perf_counter()
+            os.write(file.fileno(), bytes(4096))
+            os.fsync(file.fileno())
+            times.append(1e3 * (time.perf_counter() - start))
+    median = statistics.median(times)
+    said = f"{median:.2f} ms median, {max(times):.2f} ms worst"
+    if median > SLOW_FSYNC_MS:
+        return Finding("warn", said, "put the state directory on a local SSD")
+    return Finding("ok", said)
+
+
+def _lock(here: StateDir) -> Finding:
+    from sotad.cli.lock import holder
+
+    found = holder(here.lock)
+    return Finding("ok", f"held by {found}" if found else "free: no daemon runs here")
+
+
+def _daemon(here: StateDir) -> Finding:
+    from sotad.cli.lock import holder
+    from sotad.client import Client
+    from sotad.errors import Unreachable
+
+    try:
+        daemon = Client(here.socket).get("/v1/status")["daemon"]
+    except Unreachable as gone:
+        if holder(here.lock):
+            return Finding("fail", str(gone), f"a daemon holds the lock but does not answer: see {here.log}")
+        return Finding("warn", str(gone), gone.next)
+    ready = "ready" if daemon["ready"] else "not ready"
+    return Finding("ok", f"{ready}, pid {daemon['pid']}, answers at {here.socket}")
+
+
+def _ledger(here: StateDir) -> Finding:
+    from ledger.reader import Reader
+
+    if not here.ledger.exists():
+        return Finding("ok", "none yet")
+    with Reader(here.ledger) as reader:
+        seq, head = reader.head()
+    return Finding("ok", f"{seq} events, head {head[:16]}; `sotactl ledger verify` checks them")
+
+
+def _clock(here: StateDir) -> Finding:
+    """Events carry this clock: it must not be before the last of them, or before this program was written."""
+    import time
+
+    from ledger.reader import Reader
+    from sotad.cli.output import utc
+
+    now = time.time_ns()
+    last = 1_750_000_000_000_000_000
+    if here.ledger.exists():
+        with Reader(here.ledger) as reader:
+            event = reader.event(reader.head()[0])
+            last = max(last, event.time_ns if event else 0)
+    if now < last:
+        return Finding("fail", f"{utc(now)} is before {utc(last)}, the last event", "set the clock; use NTP")
+    return Finding("ok", utc(now))
+
+
+def _boot_id(here: StateDir) -> Finding:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    if not path.exists():
+        return Finding("fail", f"{path} is missing", "use Linux: runs are told apart across reboots by it")
+    return Finding("ok", path.read_text().strip())
+
+
+def _git(here: StateDir) -> Finding:
+    import shutil
+    import subprocess
+
+    if shutil.which("git") is None:
+        return Finding("fail", "git is not in the PATH", "install git: patches are commits")
+    asked = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=10, check=True)
+    return Finding("ok", asked.stdout.strip())
+
+
+def _torch(here: StateDir) -> Finding:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        return Finding("warn", "not installed", "only the demo needs it: pip install 'sotad[demo]'")
+    return Finding("ok", "installed, for the reference engine")
+
+
+CHECKS: dict[str, Check] = {
+    "python": _python,
+    "sqlite": _sqlite,
+    "state directory": _state_directory,
+    "fsync": _fsync,
+    "lock": _lock,
+    "daemon": _daemon,
+    "ledger": _ledger,
+    "clock": _clock,
+    "boot id": _boot_id,
+    "git": _git,
+    "torch": _torch,
+}

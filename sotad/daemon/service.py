@@ -1,0 +1,291 @@
+"""The daemon as a service: put together, started, answering operators, and taken down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from ledger.artifacts import Artifacts
+from ledger.events import Event
+from ledger.keys import Signer
+from ledger.reader import Reader
+from ledger.schema import sqlite_build
+from ledger.store import Ledger
+from ledger.writer import Writer
+from sotad.api.address import parse_address
+from sotad.api.app import make_app
+from sotad.api.past import why_at
+from sotad.api.server import serving
+from sotad.api.summary import summaries
+from sotad.config import DaemonConfig, load_daemon, parse_campaign
+from sotad.daemon.driver import Driver
+from sotad.daemon.inbox import Inbox
+from sotad.daemon.journal import Journal
+from sotad.daemon.lock import Lock
+from sotad.daemon.logs import configure, set_level
+from sotad.daemon.notify import Notifier
+from sotad.daemon.resume import resume_checks
+from sotad.daemon.start import load_world, machine_digest
+from sotad.errors import NotFound
+from sotad.hosts.local import LocalHost
+from sotad.paths import StateDir
+from sotad.redact import redactor
+from statemachine.evidence import digest
+from statemachine.state import World, to_json
+
+log = structlog.get_logger()
+STALLED_S = 30.0  # without a turn of the loop for this long the daemon counts as stuck
+
+
+class Daemon:
+    """One running daemon; implements :class:`sotad.api.service.Service`."""
+
+    def __init__(self, paths: StateDir, journal: Journal, driver: Driver, epoch: int, config: DaemonConfig) -> None:
+        self.paths = paths
+        self.stopping = asyncio.Event()
+        self.config = config
+        self._journal = journal
+        self._driver = driver
+        self._epoch = epoch
+        self._started_ns = time.time_ns()
+        self._redact = redactor(os.environ)
+
+    @property
+    def world(self) -> World:
+        return self._journal.world
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.paths.ledger
+
+    @property
+    def progress_age_s(self) -> float:
+        """Seconds since the loop last came round."""
+        return (time.time_ns() - self._driver.progress_ns) / 1e9
+
+    def status(self) -> dict[str, Any]:
+        build = sqlite_build()
+        daemon = {
+            "version": version("sotad"),
+            "pid": os.getpid(),
+            "epoch": self._epoch,
+            "started_ns": self._started_ns,
+            "state_dir": str(self.paths.root),
+            "seq": self.world.seq,
+            "machine_digest": machine_digest(),
+            "sqlite": f"{build.version} ({'affected by the WAL-reset bug; ' if build.affected else ''}"
+            f"{build.arrangement})",
+            "ready": not self.stopping.is_set(),
+            "progress_age_s": round(self.progress_age_s, 3),
+        }
+        return {"daemon": daemon, "campaigns": summaries(self.world)}
+
+    async def submit(self, text: str, source: str, operator: str, key: str | None = None) -> str:
+        """Check a campaign's YAML and record it as created; return its id.
+
+        ``key`` makes it happen once: the same key again answers with the same campaign.
+        """
+        if key is not None and (known := self._journal.find(key)) is not None:
+            return known.campaign
+        spec = self._redact(parse_campaign(text, source, Path(source).parent))
+        campaign = self._free_id(spec["campaign"])
+        created = {"spec": spec, "spec_digest": digest(spec), "source": source}
+        await self._journal.record(campaign, "campaign.created", created, actor=operator, key=key)
+        return campaign
+
+    def _free_id(self, wanted: str) -> str:
+        taken, number, name = self.world.campaigns, 1, wanted
+        while name in taken:
+            number += 1
+            name = f"{wanted}-{number}"
+        return name
+
+    async def pause(self, campaign: str, reason: str, operator: str) -> None:
+        await self._operator(campaign, "campaign.paused", {"reason": reason}, operator)
+
+    async def resume(self, campaign: str, operator: str) -> None:
+        """Verify the world against the ledger, record what does not match, and go on."""
+        c = self._known(campaign)
+        checks = await resume_checks(c, self._driver.host, self._driver.artifacts)
+        for check in checks:
+            if not check["ok"]:
+                found = {key: check[key] for key in ("what", "expected", "found")}
+                await self._operator(campaign, "resume.mismatch", found, operator)
+        await self._operator(campaign, "campaign.resumed", {"checks": checks}, operator)
+
+    async def cancel(self, campaign: str, confirmed: bool, operator: str) -> None:
+        payload = {"by": operator, "confirmed": confirmed}
+        await self._operator(campaign, "campaign.cancel_requested", payload, operator)
+
+    async def _operator(self, campaign: str, type_: str, payload: dict[str, Any], operator: str) -> None:
+        self._known(campaign)
+        await self._journal.record(campaign, type_, payload, actor=operator)
+
+    def _known(self, campaign: str) -> Any:
+        if campaign not in self.world.campaigns:
+            raise NotFound(f"there is no campaign {campaign!r}")
+        return self.world.campaigns[campaign]
+
+    async def shutdown(self) -> None:
+        self.stopping.set()
+
+    def events(self, after: int, campaign: str | None, limit: int) -> list[Event]:
+        with Reader(self.paths.ledger) as reader:
+            return list(reader.events(after=after, campaign=campaign, limit=limit))
+
+    async def changed(self, after: int, timeout: float) -> int:
+        return await self._journal.changed(after, timeout)
+
+    def why(self, seq: int) -> dict[str, Any]:
+        return why_at(self.paths.ledger, seq)
+
+    def apply(self, config: DaemonConfig) -> list[str]:
+        """Take over a changed configuration; return the keys that changed."""
+        before, self.config = self.config.model_dump(), config
+        set_level(config.log_level)
+        return [key for key, value in config.model_dump().items() if before[key] != value]
+
+
+def run(state_dir: Path, tcp: str | None = None) -> int:
+    """Run the daemon on a state directory until it is told to stop; return the exit status.
+
+    Raises:
+        SotadError, LedgerError: it cannot start, or cannot go on; nothing that was acknowledged is lost.
+    """
+    paths = StateDir(Path(state_dir).absolute())
+    with contextlib.suppress(FileExistsError):
+        paths.root.mkdir(parents=True, mode=0o700)
+    lock = Lock(paths.lock)
+    lock.take()
+    try:
+        return asyncio.run(_main(paths, tcp))
+    finally:
+        lock.release()
+
+
+async def _main(paths: StateDir, tcp: str | None) -> int:
+    config = load_daemon(paths.config)
+    configure(paths.log, config.log_level, redactor(os.environ))
+    notifier = Notifier()
+    async with _assembled(paths, config) as (daemon, driver, writer, inbox):
+        token = _token(paths) if tcp else None
+        async with serving(make_app(daemon, token), paths.socket, parse_address(tcp) if tcp else None):
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, daemon.stopping.set)
+            notifier.send(READY=1, STATUS=f"{len(daemon.world.campaigns)} campaigns, ledger at {daemon.world.seq}")
+            log.info("daemon.ready", seq=daemon.world.seq, pid=os.getpid(), state_dir=str(paths.root))
+            await _serve(daemon, driver, writer, inbox, notifier)
+            notifier.send(STOPPING=1)
+    return 0
+
+
+async def _serve(daemon: Daemon, driver: Driver, writer: Writer, inbox: Inbox, notifier: Notifier) -> None:
+    """Run the parts until one fails or the daemon is told to stop."""
+    parts = {
+        asyncio.create_task(driver.run(), name="driver"),
+        asyncio.create_task(_checkpoints(daemon, writer), name="checkpoints"),
+        asyncio.create_task(_feed(daemon, notifier), name="watchdog"),
+        asyncio.create_task(daemon.stopping.wait(), name="stop"),
+    }
+    if daemon.config.inbox:
+        parts.add(asyncio.create_task(inbox.run(), name="inbox"))
+    done, rest = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+    for part in rest:
+        part.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for part in done:
+        part.result()
+
+
+@asynccontextmanager
+async def _assembled(paths: StateDir, config: DaemonConfig) -> AsyncIterator[tuple[Daemon, Driver, Writer, Inbox]]:
+    """Open everything, take over the ledger, record the start; at the end record the stop and close."""
+    for folder in (paths.artifacts, paths.runs, paths.inbox):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths.keys.mkdir(mode=0o700, exist_ok=True)
+    copies = [config.checkpoint_copy] if config.checkpoint_copy else []
+    redact = redactor(os.environ)
+    ledger = Ledger.open(paths.ledger, redact=redact, copies=copies)
+    epoch = ledger.claim_epoch()
+    started = load_world(ledger)
+    host = LocalHost(paths.runs)
+    writer = Writer(ledger)
+    journal = Journal(ledger, writer, started.world, redact)
+    driver = Driver(journal, host, Artifacts(paths.artifacts), paths.root)
+    daemon = Daemon(paths, journal, driver, epoch, config)
+    inbox = Inbox(paths.inbox, paths.config, journal, daemon.submit, daemon.apply)
+    try:
+        facts = await host.probe()
+        log.info("daemon.starting", folded=started.folded, seq=started.world.seq, epoch=epoch)
+        await journal.record("", "daemon.started", _started(facts))
+        yield daemon, driver, writer, inbox
+        await driver.close()
+        await journal.record("", "daemon.stopped", {"reason": "asked to stop"})
+        await _anchor(journal, writer, paths)
+    finally:
+        await driver.close()
+        journal.close()
+        await writer.close()
+
+
+def _started(facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "version": version("sotad"),
+        "machine_digest": machine_digest(),
+        "pid": os.getpid(),
+        "boot_id": str(facts["boot_id"]),
+        "host": os.uname().nodename,
+        "sqlite": sqlite_build().version,
+    }
+
+
+async def _anchor(journal: Journal, writer: Writer, paths: StateDir) -> None:
+    """Sign the head and keep the folded state, so that the next start is quick and a cut tail shows."""
+    world = journal.world
+    state, seq = to_json(world).encode(), world.seq
+    await writer.checkpoint(Signer.load_or_create(paths.keys))
+    await writer.save_snapshot(seq, state, machine_digest())
+
+
+async def _checkpoints(daemon: Daemon, writer: Writer) -> None:
+    """Anchor the ledger on an interval while it grows."""
+    anchored = 0
+    while True:
+        await asyncio.sleep(daemon.config.checkpoint_interval_s)
+        if daemon.world.seq != anchored:
+            anchored = daemon.world.seq
+            await _anchor(daemon._journal, writer, daemon.paths)
+
+
+async def _feed(daemon: Daemon, notifier: Notifier) -> None:
+    """Feed systemd's watchdog, but only while the loop makes progress."""
+    while True:
+        await asyncio.sleep(min(notifier.watchdog_s / 3, 10.0) if notifier.watchdog_s else 10.0)
+        if daemon.progress_age_s < STALLED_S:
+            live = sum(1 for c in daemon.world.campaigns.values() if c.phase != "closed")
+            notifier.send(WATCHDOG=1, STATUS=f"{live} live campaigns, ledger at {daemon.world.seq}")
+        else:
+            log.error("daemon.stuck", progress_age_s=daemon.progress_age_s)
+
+
+def _token(paths: StateDir) -> str:
+    """The bearer token for TCP: made once, readable by the owner only."""
+    import secrets
+
+    if not paths.token.exists():
+        paths.token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(paths.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    return paths.token.read_text().strip()

@@ -1,0 +1,1 @@
+"""Tests of the engine: `python -m unittest discover -s refengine/tests -t .`."""

@@ -1,0 +1,365 @@
+"""What should happen next, as data: a pure function of the folded state.
+
+:func:`decide` answers with commands. A :class:`Record` is a conclusion that follows from the state alone and
+only needs writing down. A :class:`Do` is an activity: an effect on the world, named by a job key so that it
+is started once, re-attached after a crash, and retried within a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from statemachine import evidence
+from statemachine.evidence import Contest, Entry, digest
+from statemachine.ranking import passes
+from statemachine.state import JSON, Campaign
+
+RETRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Do:
+    """Start, or go on with, an activity. ``job`` and ``attempt`` name it in the ledger."""
+
+    job: str
+    activity: str
+    attempt: int
+    params: JSON = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write a conclusion."""
+
+    type: str
+    payload: JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """End an activity and everything that it started."""
+
+    job: str
+    attempt: int
+
+
+Command = Do | Record | Abort
+
+
+def decide(c: Campaign) -> list[Command]:
+    """The commands that the state calls for now.
+
+    While a job runs, nothing else is called for than that job: conclusions wait for its end, a halted campaign
+    drains it, and a stopping one aborts it.
+    """
+    running = [job for job in c.jobs.values() if job.status == "running"]
+    if c.phase == "stopping":
+        doomed: list[Command] = [Abort(job.job, job.attempt) for job in running if job.activity not in FINISHERS]
+        if doomed:
+            return doomed
+    if running:
+        return [Do(job.job, job.activity, job.attempt, job.params) for job in running]
+    if c.phase in ("paused", "blocked"):
+        return _halted(c)
+    if c.phase in ("draft", "closed"):
+        return []
+    if not c.lease and c.phase != "stopping":
+        return [_do(c, "lease", f"lease/{_leases(c)}")]
+    return PLANS[c.phase](c)
+
+
+def _leases(c: Campaign) -> int:
+    """How many leases ended so far: each needs a job of its own."""
+    return sum(1 for job in c.jobs.values() if job.activity == "lease" and job.status == "finished")
+
+
+def _halted(c: Campaign) -> list[Command]:
+    """A halted campaign lets go of the host."""
+    if c.lease:
+        return [Record("lease.released", {"host": c.lease["host"], "reason": c.phase})]
+    return []
+
+
+def _do(c: Campaign, activity: str, job: str, **params: Any) -> Command:
+    """The activity's next attempt, or the block when its tries are used up."""
+    known = c.jobs.get(job)
+    if known and known.tries >= RETRIES:
+        return _blocked("evidence", f"{job} failed {known.tries} times: {known.detail or known.status}")
+    return Do(job, activity, known.attempt + 1 if known else 1, params)
+
+
+def _blocked(kind: str, reason: str) -> Record:
+    payload = {"kind": kind, "reason": reason, "next": "look at `sotactl events`, correct it, then: sotactl resume"}
+    return Record("campaign.blocked", payload)
+
+
+# --- before the rounds --------------------------------------------------------------------------------
+
+
+def _intake(c: Campaign) -> list[Command]:
+    return [_do(c, "preflight", "preflight")]
+
+
+def _knowledge(c: Campaign) -> list[Command]:
+    if not c.history or not c.open_prs:
+        return [_do(c, "consult_history", "history")]
+    return [_do(c, "freeze_workload", "workload")]
+
+
+def _searching(c: Campaign) -> list[Command]:
+    for framework in c.spec["frameworks"]:
+        if framework not in c.exhausted and framework not in c.unsupported and not evidence.unsettled(c, framework):
+            return [_exhausted(c, framework)]
+    for framework, entry in _interleaved(c):
+        launch = evidence.search_launch(framework, entry["id"])
+        commit = c.probes[framework]["commit"]
+        runs = {scenario: [_seed(c, 0, run) for run in range(_search_runs(c))] for scenario in c.scenarios}
+        return [_launch(c, launch, "search", Entry("", framework, entry["id"], commit), runs)]
+    return []
+
+
+def _interleaved(c: Campaign) -> list[tuple[str, JSON]]:
+    """Open candidates in turn over the frameworks, so that drift of the host meets all of them alike."""
+    queues = {name: evidence.unsettled(c, name) for name in c.spec["frameworks"]}
+    order = {name: len(evidence.candidates(c, name)) - len(queue) for name, queue in queues.items()}
+    return sorted(((n, q[0]) for n, q in queues.items() if q), key=lambda item: order[item[0]])
+
+
+def _search_runs(c: Campaign) -> int:
+    return int(c.spec["search"]["runs"])
+
+
+def _exhausted(c: Campaign, framework: str) -> Record:
+    planned = [entry["id"] for entry in evidence.candidates(c, framework)]
+    launches = [c.launches.get(evidence.search_launch(framework, name)) for name in planned]
+    measured = sum(1 for launch in launches if launch and launch.status == "stopped")
+    skipped = sum(1 for name in planned if f"{framework}/{name}" in c.skipped)
+    counts = {"measured": measured, "skipped": skipped, "failed": len(planned) - measured - skipped}
+    return Record("search.exhausted", {"framework": framework, **counts})
+
+
+def _baseline(c: Campaign) -> list[Command]:
+    for framework, scenario in evidence.winning_pairs(c):
+        if f"{framework}/{scenario}" not in c.winners:
+            return [_winner(c, framework, scenario)]
+    without = [s for s in c.scenarios if evidence.leader(c, s) is None or evidence.target_candidate(c, s) is None]
+    if without:
+        return [_blocked("evidence", f"no row to compare on {', '.join(without)}: no competitor passes the SLA, "
+                                     "or the target never ran")]
+    return [Record("baseline.frozen", {"winners": c.winners, "digest": digest(c.winners)})]
+
+
+def _winner(c: Campaign, framework: str, scenario: str) -> Record:
+    rows = evidence.search_rows(c, framework, scenario)
+    best = evidence.winner(c, framework, scenario)
+    payload: JSON = {"framework": framework, "scenario": scenario, "candidate": None}
+    if best is None:
+        payload["reason"] = f"none of {len(rows)} measured rows passes the SLA"
+    else:
+        rate = best["metrics"]["request_throughput"]
+        passed = sum(1 for row in rows if passes(row, c.spec["sla"]))
+        payload["candidate"] = best["candidate"]
+        payload["reason"] = f"best of {passed} SLA-passing rows of {len(rows)}: {rate:.2f} requests/s"
+    return Record("winner.selected", payload)
+
+
+def _planning(c: Campaign) -> list[Command]:
+    return [_do(c, "write_plan", "plan")]
+
+
+# --- the round --------------------------------------------------------------------------------------------
+
+
+def _gap(c: Campaign) -> list[Command]:
+    if c.fairness.get("round") != c.round:
+        items = fairness_items(c)
+        passed = all(item["match"] for item in items)
+        return [Record("fairness.checked", {"round": c.round, "items": items, "passed": passed})]
+    if not c.fairness["passed"]:
+        return [_unfair(c)]
+    if "passed" not in c.aa:
+        return _aa(c)
+    if not c.aa["passed"]:
+        return [_blocked("evidence", "A/A check failed: the target's command differs from itself on this host")]
+    verdict = evidence.gap_verdict(c)
+    if verdict is not None:
+        return [Record("gap.decided", verdict)]
+    return _next_launch(c, evidence.gap_contest(c), "gap", evidence.rule(c).cap)
+
+
+def _aa(c: Campaign) -> list[Command]:
+    verdict = evidence.aa_verdict(c)
+    if verdict is not None:
+        return [Record("aa.checked", verdict)]
+    return _next_launch(c, evidence.aa_contest(c), "aa", evidence.rule(c).first_look)
+
+
+def fairness_items(c: Campaign) -> list[JSON]:
+    """Every condition that must match between the compared sides, with the value of each side."""
+    frameworks = {c.target, *(pair[1].framework for pair in evidence.gap_contest(c).pairs.values())}
+    conditions: dict[str, Callable[[str], Any]] = {
+        "model": lambda name: c.spec["frameworks"][name].get("model", c.spec["model"]["id"]),
+        "precision": lambda name: c.spec["frameworks"][name].get("precision", c.spec["model"]["precision"]),
+        "gpu_count": lambda name: c.spec["frameworks"][name].get("gpus", len(c.lease.get("gpu_ids", []))),
+        "endpoint": lambda name: c.spec["frameworks"][name].get("endpoint", c.spec["workload"]["endpoint"]),
+        "workload": lambda name: c.workload_digest,
+        "candidates searched": lambda name: "yes" if name in c.exhausted else "no",
+        "fixed options": lambda name: c.spec["frameworks"][name].get("options", {}),
+    }
+    items = []
+    for condition, ask in conditions.items():
+        found = {name: ask(name) for name in sorted(frameworks)}
+        items.append({"condition": condition, "values": found, "match": len({digest(v) for v in found.values()}) == 1})
+    return items
+
+
+def _unfair(c: Campaign) -> Record:
+    differing = ", ".join(item["condition"] for item in fairness_items(c) if not item["match"])
+    if c.fairness.get("violations", 0) == 0:
+        action = "measure every candidate anew"
+        return Record("fairness.violated", {"round": c.round, "item": differing, "action": action})
+    return _blocked("evidence", f"the comparison is not fair: {differing or 'a condition'} differs between the sides")
+
+
+def _next_launch(c: Campaign, contest: Contest, purpose: str, cap: int) -> list[Command]:
+    """The first launch of the contest that has no result yet; one at a time, because sides share the host."""
+    runs = int(c.spec["decision"]["runs"])
+    for block in range(cap):
+        for entry in contest.entries(block):
+            name = contest.name(block, entry)
+            wanted = contest.scenarios_of(entry)
+            if all(evidence.values(c, c.launches.get(name), scenario) for scenario in wanted):
+                continue
+            seeds = [_seed(c, contest.seed_offset + 100 * block, run) for run in range(runs)]
+            return [_launch(c, name, purpose, entry, dict.fromkeys(wanted, seeds))]
+    return []
+
+
+def _seed(c: Campaign, offset: int, run: int) -> int:
+    return int(c.spec["workload"]["seed"]) + offset + run
+
+
+def _launch(c: Campaign, launch: str, purpose: str, entry: Entry, seeds: dict[str, list[int]]) -> Command:
+    flags = next(e["flags"] for e in evidence.candidates(c, entry.framework) if e["id"] == entry.candidate)
+    return _do(
+        c,
+        "launch",
+        launch,
+        purpose=purpose,
+        framework=entry.framework,
+        candidate=entry.candidate,
+        commit=entry.commit,
+        flags=flags,
+        seeds=seeds,
+    )
+
+
+def _profiling(c: Campaign) -> list[Command]:
+    for side, entry in evidence.needed_profiles(c).items():
+        profile = c.profiles.get(side, {})
+        if (profile.get("commit"), profile.get("round")) != (entry.commit, c.round):
+            flags = next(e["flags"] for e in evidence.candidates(c, entry.framework) if e["id"] == entry.candidate)
+            params = {"framework": entry.framework, "candidate": entry.candidate, "commit": entry.commit}
+            scenario = evidence.slow_scenario(c)
+            return [_do(c, "profile", f"profile/r{c.round}/{side}", side=side, flags=flags, scenario=scenario, **params)]
+    return [_do(c, "explain", f"explain/r{c.round}")]
+
+
+def _selecting(c: Campaign) -> list[Command]:
+    rows = evidence.plausible_rows(c)
+    if not rows:
+        tried = sum(1 for attempt in c.attempts.values() if attempt.round == c.round)
+        reason = f"every cited row is dealt with: {len(c.rejected_rows)} rejected, {tried} attempts this round"
+        payload = {"condition": "no_patch", "reason": reason, "evidence": [c.rootcause["seq"], c.gaps[-1]["seq"]]}
+        return [Record("stop.proposed", payload)]
+    return [_do(c, "propose", f"propose/r{c.round}/{len(c.rejected_rows)}", rows=rows)]
+
+
+def _patching(c: Campaign) -> list[Command]:
+    failed = _failed_gate(c)
+    if failed:
+        return [_revert(c, failed, "the commit was refused before it was run")]
+    return [_do(c, "implement", f"implement/{c.current_attempt}")]
+
+
+def _revalidating(c: Campaign) -> list[Command]:
+    attempt = c.attempt
+    if attempt.tests is None:
+        return [_do(c, "run_tests", f"tests/{attempt.attempt_id}")]
+    if attempt.tests and attempt.equivalence is None:
+        return [_do(c, "compare_outputs", f"equivalence/{attempt.attempt_id}")]
+    failed = _failed_gate(c)
+    if failed:
+        return [_revert(c, failed, "refused by a mechanical gate")]
+    verdict = evidence.improvement_verdict(c)
+    if verdict is None:
+        return _next_launch(c, evidence.improvement_contest(c), "revalidate", evidence.rule(c).cap)
+    if verdict["accepted"]:
+        accepted = {"attempt_id": attempt.attempt_id, "commit": attempt.commit, "decisions": verdict["decisions"]}
+        return [Record("patch.accepted", accepted)]
+    return [_revert(c, "improvement", "measured again in the same blocks, it is no improvement", verdict["decisions"])]
+
+
+def _failed_gate(c: Campaign) -> str:
+    return next((gate for gate, passed in c.attempt.gates.items() if not passed), "")
+
+
+def _revert(c: Campaign, gate: str, reason: str, decisions: JSON | None = None) -> Command:
+    """Attempts live on branches of their own, so going back is: the champion stays what it was."""
+    payload = {"attempt_id": c.current_attempt, "gate": gate, "reason": reason, "restored_commit": c.champion}
+    return Record("patch.reverted", payload | {"decisions": decisions or {}})
+
+
+def _recording(c: Campaign) -> list[Command]:
+    return [_do(c, "checkpoint", f"checkpoint/r{c.round}/{c.current_attempt}")]
+
+
+def _reviewing(c: Campaign) -> list[Command]:
+    review = c.review
+    if "mainline" not in review:
+        if c.review_failures >= RETRIES:
+            return [_blocked("evidence", f"the reviewer gave no usable verdict {c.review_failures} times")]
+        return [_do(c, "review", f"review/r{c.round}/{c.current_attempt}/{c.review_failures}")]
+    if review["findings"] and c.attempt.status == "accepted":
+        return [Record("review.findings", {"round": c.round, "items": review["findings"]})]
+    if review["mainline"] == "ADVANCED" and not review["findings"]:
+        return [Record("review.passed", {"round": c.round, "findings": []})]
+    if review["mainline"] == "ADVANCED":
+        return [Record("review.findings", {"round": c.round, "items": review["findings"]})]
+    return [Record("review.stalled", {"round": c.round, "mainline": review["mainline"]})]
+
+
+# --- the end ------------------------------------------------------------------------------------------------
+
+
+def _stopping(c: Campaign) -> list[Command]:
+    if not c.cleaned:
+        return [_do(c, "clean_up", "clean_up")]
+    if c.lease:
+        return [Record("lease.released", {"host": c.lease["host"], "reason": "stopping"})]
+    if not c.report:
+        return [_do(c, "report", "report")]
+    stop = c.stop
+    closed = {"terminal": stop["condition"], "reason": stop["reason"], "evidence": [stop["seq"]]}
+    return [Record("campaign.closed", closed)]
+
+
+FINISHERS = frozenset({"clean_up", "report"})
+
+PLANS: dict[str, Callable[[Campaign], list[Command]]] = {
+    "intake": _intake,
+    "knowledge": _knowledge,
+    "searching": _searching,
+    "baseline": _baseline,
+    "planning": _planning,
+    "round.gap": _gap,
+    "round.profiling": _profiling,
+    "round.selecting": _selecting,
+    "round.patching": _patching,
+    "round.revalidating": _revalidating,
+    "round.recording": _recording,
+    "round.reviewing": _reviewing,
+    "stopping": _stopping,
+}

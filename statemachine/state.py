@@ -1,0 +1,181 @@
+"""What the machine knows: plain records that events are folded into. No behaviour, no I/O.
+
+Everything here is JSON in the end: :func:`to_json` is the form in which state is compared between machines,
+printed by ``replay`` and kept in snapshots.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+JSON = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Job:
+    """One activity: an effect under way, or done. ``status`` is running, finished, lost or timed_out."""
+
+    job: str
+    activity: str
+    attempt: int
+    status: str
+    deadline_ns: int
+    seq: int
+    tries: int = 1
+    ok: bool | None = None
+    detail: str = ""
+    params: JSON = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Launch:
+    """One server lifetime. ``status`` is launched, ready, stopped, failed, oom, timeout or lost.
+
+    ``rows`` holds the measurements of the current attempt only: what a lost attempt measured is void.
+    """
+
+    launch: str
+    purpose: str
+    framework: str
+    candidate: str
+    commit: str
+    attempt: int
+    status: str
+    seq: int
+    command: list[str] = field(default_factory=list)
+    reason: str = ""
+    rows: list[JSON] = field(default_factory=list)
+    sla: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One patch attempt. ``status`` is proposed, applied, accepted or reverted."""
+
+    attempt_id: str
+    round: int
+    citations: list[str]
+    hypothesis: str
+    status: str
+    base: str
+    seq: int
+    commit: str = ""
+    subject: str = ""
+    files: list[str] = field(default_factory=list)
+    diff: JSON = field(default_factory=dict)
+    gates: dict[str, bool] = field(default_factory=dict)
+    tests: bool | None = None
+    equivalence: bool | None = None
+    refused_by: str = ""
+    reason: str = ""
+    gain_pct: float | None = None
+    findings: list[JSON] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Campaign:
+    """The folded history of one campaign."""
+
+    id: str
+    phase: str = "draft"
+    seq: int = 0
+    campaign_seq: int = 0
+    created_ns: int = 0
+    updated_ns: int = 0
+    spec: JSON = field(default_factory=dict)
+    spec_digest: str = ""
+    back: str = ""
+    blocked: JSON = field(default_factory=dict)
+    mismatches: list[str] = field(default_factory=list)
+    stop: JSON = field(default_factory=dict)
+    lease: JSON = field(default_factory=dict)
+    waiting: JSON = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    launches: dict[str, Launch] = field(default_factory=dict)
+    workspaces: dict[str, JSON] = field(default_factory=dict)
+    probes: dict[str, JSON] = field(default_factory=dict)
+    unsupported: dict[str, str] = field(default_factory=dict)
+    host: JSON = field(default_factory=dict)
+    preflight_failed: JSON = field(default_factory=dict)
+    history: str = ""
+    open_prs: bool = False
+    workload_digest: str = ""
+    skipped: dict[str, str] = field(default_factory=dict)
+    exhausted: list[str] = field(default_factory=list)
+    winners: dict[str, JSON] = field(default_factory=dict)
+    baseline_digest: str = ""
+    plan_digest: str = ""
+    champion: str = ""
+    branch: str = ""
+    round: int = 0
+    fairness: JSON = field(default_factory=dict)
+    aa: JSON = field(default_factory=dict)
+    gaps: list[JSON] = field(default_factory=list)
+    profiles: dict[str, JSON] = field(default_factory=dict)
+    tables: JSON = field(default_factory=dict)
+    pipeline: JSON = field(default_factory=dict)
+    rootcause: JSON = field(default_factory=dict)
+    rejected_rows: dict[str, str] = field(default_factory=dict)
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    current_attempt: str = ""
+    checkpoints: int = 0
+    review: JSON = field(default_factory=dict)
+    review_failures: int = 0
+    stalls: int = 0
+    fix_cycles: int = 0
+    report: list[JSON] = field(default_factory=list)
+    cleaned: bool = False
+
+    @property
+    def attempt(self) -> Attempt:
+        """The patch attempt of this round. Raises KeyError when there is none."""
+        return self.attempts[self.current_attempt]
+
+    @property
+    def target(self) -> str:
+        """Name of the framework that is being patched."""
+        return next(name for name, framework in self.spec["frameworks"].items() if framework["role"] == "target")
+
+    @property
+    def scenarios(self) -> list[str]:
+        """Names of the scenarios of the workload, in order."""
+        return [scenario["name"] for scenario in self.spec["workload"]["scenarios"]]
+
+
+@dataclass(slots=True)
+class World:
+    """Everything in one ledger: its head, the daemon's own record, and every campaign."""
+
+    seq: int = 0
+    epoch: int = 0
+    daemon: JSON = field(default_factory=dict)
+    inbox: dict[str, str] = field(default_factory=dict)
+    campaigns: dict[str, Campaign] = field(default_factory=dict)
+
+
+def to_json(world: World) -> str:
+    """The state as canonical JSON text: sorted keys, no spaces; equal states give equal bytes."""
+    return json.dumps(asdict(world), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def from_json(text: str | bytes) -> World:
+    """Rebuild the state that :func:`to_json` wrote.
+
+    Raises:
+        ValueError: not such a text.
+    """
+    try:
+        data = json.loads(text)
+        data["campaigns"] = {name: _campaign(entry) for name, entry in data["campaigns"].items()}
+        return World(**data)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a state of this release: {error}") from None
+
+
+def _campaign(data: JSON) -> Campaign:
+    records = (("jobs", Job), ("launches", Launch), ("attempts", Attempt))
+    for name, record in records:
+        data[name] = {key: record(**value) for key, value in data[name].items()}
+    return Campaign(**data)

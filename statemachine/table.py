@@ -1,0 +1,185 @@
+"""The campaign machine as data: phases, the steps between them, and the facts that change no phase.
+
+Two kinds of event. A *fact* says what happened in the world and is recordable in every phase, even late; its
+guards only ask whether it fits what is already known. A *step* moves the campaign on, and is legal only
+from the phases and under the guards named here. What is in neither table cannot be written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+ROUND = ("gap", "profiling", "selecting", "patching", "revalidating", "recording", "reviewing")
+LIVE = ("intake", "knowledge", "searching", "baseline", "planning", *(f"round.{name}" for name in ROUND))
+HALTED = ("paused", "blocked")
+PHASES = ("draft", *LIVE, *HALTED, "stopping", "closed")
+
+SUCCESS = ("success_ahead", "success_tied")
+TERMINALS = (
+    *SUCCESS,
+    "external_gap",
+    "at_limit",
+    "no_patch",
+    "budget_exhausted",
+    "max_rounds",
+    "stalled",
+    "cancelled",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One row: in any of ``sources``, ``event`` leads to ``dest`` when every guard holds (first row wins)."""
+
+    event: str
+    sources: tuple[str, ...]
+    dest: str
+    guards: tuple[str, ...] = ()
+
+
+def _step(event: str, sources: str | tuple[str, ...], dest: str, *guards: str) -> Step:
+    return Step(event, (sources,) if isinstance(sources, str) else sources, dest, guards)
+
+
+STEPS: tuple[Step, ...] = (
+    _step("campaign.created", "draft", "intake", "spec_complete"),
+    _step("preflight.passed", "intake", "knowledge", "lease_held", "workspace_clean", "competitor_probed"),
+    _step("preflight.failed", "intake", "blocked"),
+    _step("workload.frozen", "knowledge", "searching", "history_consulted", "open_prs_scanned"),
+    _step("search.exhausted", "searching", "baseline", "candidates_settled", "last_to_exhaust"),
+    _step("search.exhausted", "searching", "searching", "candidates_settled"),
+    _step("winner.selected", "baseline", "baseline", "winner_is_best"),
+    _step(
+        "baseline.frozen",
+        "baseline",
+        "planning",
+        "winners_complete",
+        "competitor_passes_sla",
+        "target_measured",
+        "baseline_digest_matches",
+    ),
+    _step("loop.started", "planning", "round.gap", "starts_at_checked_commit"),
+    _step("fairness.checked", "round.gap", "round.gap", "fairness_adds_up"),
+    _step("fairness.violated", "round.gap", "searching", "fairness_failed"),
+    _step("aa.checked", "round.gap", "round.gap", "aa_adds_up"),
+    _step("gap.decided", "round.gap", "stopping", "gap_adds_up", "comparison_trusted", "target_not_behind"),
+    _step("gap.decided", "round.gap", "stopping", "gap_adds_up", "comparison_trusted", "behind", "rounds_used_up"),
+    _step("gap.decided", "round.gap", "round.profiling", "gap_adds_up", "comparison_trusted", "behind"),
+    _step("gap.decided", "round.gap", "blocked", "gap_adds_up", "no_call"),
+    _step("profile.captured", "round.profiling", "round.profiling", "profile_of_compared_commit"),
+    _step("tables.produced", "round.profiling", "round.profiling", "profiles_fresh"),
+    _step("pipeline.written", "round.profiling", "round.profiling", "tables_fresh"),
+    _step(
+        "rootcause.written",
+        "round.profiling",
+        "round.selecting",
+        "profiles_fresh",
+        "tables_fresh",
+        "pipeline_fresh",
+        "cited_rows_count",
+    ),
+    _step("idea.rejected", "round.selecting", "round.selecting", "rows_of_rootcause"),
+    _step("patch.refused", "round.selecting", "round.selecting"),
+    _step("patch.proposed", "round.selecting", "round.patching", "citations_resolve", "history_consulted"),
+    _step("stop.proposed", "round.selecting", "stopping", "no_open_row"),
+    _step("patch.applied", "round.patching", "round.revalidating", "based_on_champion", "commit_gates_passed"),
+    _step(
+        "patch.reverted",
+        ("round.patching", "round.revalidating"),
+        "round.recording",
+        "refusal_on_record",
+        "champion_restored",
+    ),
+    _step(
+        "patch.accepted",
+        "round.revalidating",
+        "round.recording",
+        "tests_passed",
+        "outputs_equal",
+        "improvement_adds_up",
+    ),
+    _step("checkpoint.written", "round.recording", "round.reviewing", "attempt_closed"),
+    _step("review.passed", "round.reviewing", "round.gap", "verdict_on_record", "verdict_clean"),
+    _step(
+        "review.findings", "round.reviewing", "round.patching", "verdict_on_record", "findings_block", "fixes_left"
+    ),
+    _step("review.findings", "round.reviewing", "stopping", "verdict_on_record", "findings_block"),
+    _step("review.findings", "round.reviewing", "round.gap", "verdict_on_record", "findings_recorded"),
+    _step("review.stalled", "round.reviewing", "stopping", "verdict_on_record", "verdict_stalled", "third_stall"),
+    _step("review.stalled", "round.reviewing", "round.gap", "verdict_on_record", "verdict_stalled"),
+    _step("review.failed", "round.reviewing", "round.reviewing"),
+    _step("resource.wait_expired", LIVE, "blocked", "lease_absent"),
+    _step("budget.exhausted", LIVE, "stopping", "budget_used_up"),
+    _step("campaign.paused", LIVE, "paused"),
+    _step("campaign.blocked", LIVE, "blocked"),
+    _step("campaign.resumed", HALTED, "intake", "something_mismatched"),
+    *(_step("campaign.resumed", HALTED, phase, f"halted_in {phase}") for phase in LIVE),
+    _step("campaign.cancel_requested", (*LIVE, *HALTED), "stopping"),
+    _step("campaign.cancel_requested", "stopping", "stopping", "cancel_confirmed"),
+    _step("stop.rejected", "stopping", "round.gap", "stop_lacks_evidence"),
+    _step(
+        "campaign.closed",
+        "stopping",
+        "closed",
+        "terminal_is_the_stop",
+        "report_published",
+        "cleaned_up",
+        "lease_absent",
+    ),
+)
+
+FACTS: dict[str, tuple[str, ...]] = {
+    "job.dispatched": ("next_attempt_of_job",),
+    "job.finished": ("job_is_running",),
+    "job.lost": ("job_is_running",),
+    "job.timed_out": ("job_is_running",),
+    "lease.granted": ("lease_absent", "host_free"),
+    "lease.released": ("lease_held",),
+    "resource.wait_started": ("lease_absent",),
+    "workspace.checked": ("framework_known",),
+    "framework.probed": ("framework_known",),
+    "framework.unsupported": ("framework_known",),
+    "history.noted": (),
+    "history.unavailable": (),
+    "openpr.scanned": (),
+    "candidate.launched": ("launch_is_next_attempt", "competitor_as_frozen"),
+    "candidate.ready": ("launch_known",),
+    "candidate.failed": ("launch_known",),
+    "candidate.lost": ("launch_known",),
+    "candidate.stopped": ("launch_known",),
+    "candidate.skipped": ("framework_known",),
+    "benchmark.started": ("launch_known",),
+    "benchmark.finished": ("launch_known", "measured_once", "row_sla_recomputed"),
+    "sla.failed": ("sla_failure_recomputed",),
+    "sla.passed": ("sla_pass_recomputed",),
+    "profile.rejected": (),
+    "gate.evaluated": ("attempt_known",),
+    "tests.finished": ("attempt_known",),
+    "equivalence.finished": ("attempt_known", "equivalence_adds_up"),
+    "review.requested": (),
+    "verdict.recorded": ("review_requested",),
+    "report.published": (),
+    "cleanup.finished": (),
+    "resume.mismatch": (),
+    "note.recorded": (),
+}
+
+DAEMON_FACTS = frozenset(
+    {
+        "daemon.started",
+        "daemon.stopped",
+        "config.reloaded",
+        "config.rejected",
+        "inbox.accepted",
+        "inbox.rejected",
+        "note.recorded",
+    }
+)
+
+
+def digest() -> str:
+    """SHA-256 of this declaration: names the rules under which a range of a ledger was written."""
+    text = json.dumps([[asdict(step) for step in STEPS], FACTS, sorted(DAEMON_FACTS)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,97 @@
+"""The floor: what the disk and a plain ``sqlite3`` loop do with the same rows.
+
+The raw rival makes the same table with the same indexes in WAL with ``synchronous=FULL``, starts each transaction
+with BEGIN IMMEDIATE, binds twelve ready values per row (payload text encoded beforehand, no hashing, no checks, no
+key) with one ``execute`` per row, and commits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import orjson
+
+from ledger.schema import DDL
+
+PAYLOAD = {
+    "launch": "c-000123/r02/sglang/tp4-chunked-8192/launch-3",
+    "attempt": 1,
+    "scenario": "chat-1k-256",
+    "run": 2,
+    "seed": 20261121,
+    "row": {
+        "request_rate": 12.5,
+        "completed": 1500,
+        "ttft_ms_p50": 181.42,
+        "ttft_ms_p99": 412.07,
+        "itl_ms_p50": 11.318,
+        "itl_ms_p99": 38.902,
+        "goodput_rps": 12.31,
+        "output_tps": 3151.77,
+    },
+    "raw": {"sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "bytes": 1048576},
+}
+TYPE = "benchmark.finished"
+TEXT = orjson.dumps(PAYLOAD, option=orjson.OPT_SORT_KEYS).decode()
+INSERT = "INSERT INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+
+
+class Raw:
+    """One open database and the next number."""
+
+    def __init__(self, path: Path) -> None:
+        self.connection = sqlite3.connect(path, isolation_level=None)
+        for statement in DDL:
+            self.connection.execute(statement)
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute("PRAGMA synchronous=FULL")
+        self.seq = 0
+
+    def append(self, events: int, batch: int) -> float:
+        """Append in transactions of ``batch``; return events per second."""
+        execute, begin = self.connection.execute, time.perf_counter()
+        for _ in range(events // batch):
+            execute("BEGIN IMMEDIATE")
+            for _ in range(batch):
+                self.seq += 1
+                now = time.time_ns()
+                execute(
+                    INSERT,
+                    (self.seq, "c", self.seq, now, 1, TYPE, 1, "daemon", None, None, TEXT, "a" * 64),
+                )
+            execute("COMMIT")
+        return events / (time.perf_counter() - begin)
+
+
+def sync_floor(folder: Path, count: int) -> float:
+    """Append 4 KB and fdatasync, ``count`` times; return syncs per second."""
+    file = os.open(folder / "floor", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        begin = time.perf_counter()
+        for _ in range(count):
+            os.write(file, b"x" * 4096)
+            os.fdatasync(file)
+        return count / (time.perf_counter() - begin)
+    finally:
+        os.close(file)
+
+
+def plain_scan(path: Path, columns: str) -> float:
+    """Read every row, decode its payload, hash it behind the hash before; return rows per second.
+
+    The least that anyone must do who replays with verification: it builds no event and checks no column.
+    """
+    connection = sqlite3.connect(path)
+    begin, rows, previous = time.perf_counter(), 0, b""
+    for row in connection.execute(f"SELECT {columns}, CAST(payload AS BLOB) FROM events ORDER BY seq"):
+        payload = row[-1]
+        orjson.loads(payload)
+        previous = hashlib.sha256(previous + payload).digest()
+        rows += 1
+    seconds = time.perf_counter() - begin
+    connection.close()
+    return rows / seconds
