@@ -48,9 +48,7 @@ class Artifacts:
         try:
             return self._path(digest).open("rb")
         except OSError as error:
-            raise NoArtifact(
-                f"{self._path(digest)}: {error.strerror}; it was removed or never stored"
-            ) from None
+            raise NoArtifact(f"{self._path(digest)}: {error.strerror}; it was removed or never stored") from None
 
     def read(self, digest: str) -> bytes:
         """Return an artifact's content, checked against its name.
@@ -75,9 +73,7 @@ class Artifacts:
 
     def _path(self, digest: str) -> Path:
         if not _HEX.fullmatch(digest):
-            raise NoArtifact(
-                f"{digest!r} is not the name of an artifact; it must be 64 lower-case hex digits"
-            )
+            raise NoArtifact(f"{digest!r} is not the name of an artifact; it must be 64 lower-case hex digits")
         return self.folder / digest[:2] / digest
 
     def _put(self, source: IO[bytes]) -> dict[str, Any]:

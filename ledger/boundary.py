@@ -18,7 +18,10 @@ class Catalogue(Protocol):
         """Return the type's version and the payload to store; raise ValueError to refuse."""
 
     def upcast(self, type_: str, version: int, payload: dict[str, Any], /) -> dict[str, Any]:
-        """Return an old payload in its current shape; raise ValueError if it is newer than known."""
+        """Return an old payload in its current shape; raise ValueError if it is newer than known.
+
+        Returning the very object that was given says that this version of the type is the current one.
+        """
 
 
 def default_catalogue() -> Catalogue:

@@ -16,8 +16,6 @@ from ledger.schema import COLUMNS
 _LAST_OF = "SELECT max(campaign_seq) FROM events WHERE campaign = ?"
 _BY_KEY = f"SELECT {COLUMNS} FROM events WHERE key = ?"
 
-_repeated_text = lru_cache(4096)(plain_text)  # campaigns, types and actors come again and again
-
 
 class Request(NamedTuple):
     """Events that are written together or not at all."""
@@ -29,13 +27,8 @@ class Request(NamedTuple):
 Outcome = list[Event] | LedgerError
 
 
-class _Checked(NamedTuple):
-    """A draft that may be written: its version, its canonical bytes, and what they decode to."""
-
-    draft: Draft
-    version: int
-    data: bytes
-    payload: dict[str, Any]
+Checked = tuple[int, bytes, dict[str, Any]]
+"""What there is to write of a draft: its version, its canonical bytes, and what they decode to."""
 
 
 class Planner:
@@ -70,20 +63,21 @@ class Planner:
 
     def _outcome(self, request: Request, rows: list[Row]) -> Outcome:
         """All checks come before the first row: once a row is made, nothing of the request can be refused."""
+        drafts = request.drafts
         try:
-            checked = [self._check(draft) for draft in request.drafts]
-            _refuse_repeated_keys(request.drafts)
-            written = [self._written(item) for item in checked]
+            checked = [self._check(draft) for draft in drafts]
+            written = self._written(drafts, checked)
             if request.expect and None in written:
                 self._expect(request.expect)
         except LedgerError as refusal:
             return refusal
-        return [event or self._row(item, rows) for item, event in zip(checked, written, strict=True)]
+        return [
+            event or self._row(draft, content, rows)
+            for draft, content, event in zip(drafts, checked, written, strict=True)
+        ]
 
-    def _check(self, draft: Draft) -> _Checked:
-        _repeated_text("campaign", draft.campaign)
-        _repeated_text("type", draft.type)
-        _repeated_text("actor", draft.actor)
+    def _check(self, draft: Draft) -> Checked:
+        _check_texts(draft.campaign, draft.type, draft.actor)
         if draft.cause is not None and (type(draft.cause) is not int or not 0 < draft.cause <= self.seq):
             raise InvalidEvent(f"cause: there is no event {draft.cause!r} yet; the last one is {self.seq}")
         try:
@@ -93,25 +87,32 @@ class Planner:
             raise
         except Exception as error:  # a faulty check must not take the rest of the group down
             raise InvalidEvent(f"{draft.type}: {error}") from error
-        return _Checked(draft, version, *canonical(clean))
+        return (version, *canonical(clean))
 
-    def _written(self, item: _Checked) -> Event | None:
-        """Return the event that is already there under the draft's key; it must say the same."""
-        draft = item.draft
-        if draft.key is None:
-            return None
-        event = self._unwritten.get(draft.key) or self._stored(plain_text("key", draft.key))
-        if event is None:
-            return None
-        if (event.campaign, event.type, event.actor, event.cause, event.payload) != (
+    def _written(self, drafts: Sequence[Draft], checked: Sequence[Checked]) -> list[Event | None]:
+        """Return, for each draft with a key, the event that is already there under it."""
+        keys = [draft.key for draft in drafts if draft.key is not None]
+        if not keys:
+            return [None] * len(drafts)
+        for key in keys:
+            if keys.count(plain_text("key", key)) > 1:
+                raise InvalidEvent(f"key: {key!r} stands twice in one request; a key names one event")
+        return [
+            self._known(draft, draft.key, payload) if draft.key is not None else None
+            for draft, (_, _, payload) in zip(drafts, checked, strict=True)
+        ]
+
+    def _known(self, draft: Draft, key: str, payload: dict[str, Any]) -> Event | None:
+        event = self._unwritten.get(key) or self._stored(key)
+        if event is not None and (event.campaign, event.type, event.actor, event.cause, event.payload) != (
             draft.campaign,
             draft.type,
             draft.actor,
             draft.cause,
-            item.payload,
+            payload,
         ):
             where = f"event {event.seq} ({event.type})"
-            raise KeyReused(f"key {draft.key!r} belongs to {where} with other content; use a new key")
+            raise KeyReused(f"key {key!r} belongs to {where} with other content; use a new key")
         return event
 
     def _stored(self, key: str) -> Event | None:
@@ -131,32 +132,26 @@ class Planner:
             last = self._last[campaign] = self._connection.execute(_LAST_OF, (campaign,)).fetchone()[0] or 0
         return last
 
-    def _row(self, item: _Checked, rows: list[Row]) -> Event:
-        draft = item.draft
-        campaign_seq = self._last_of(draft.campaign) + 1
+    def _row(self, draft: Draft, content: Checked, rows: list[Row]) -> Event:
+        version, data, payload = content
+        campaign, key = draft.campaign, draft.key
+        seq = self.seq + 1
+        last = self._last_of(campaign) + 1
         head = (
-            self.seq + 1,
-            draft.campaign,
-            campaign_seq,
-            self._clock(),
-            self._epoch,
-            draft.type,
-            item.version,
-            draft.actor,
-            draft.cause,
-            draft.key,
-        )
-        hash_ = row_hash(self.hash, head, item.data)
-        rows.append((*head, item.data.decode(), hash_))
-        self.seq, self.hash, self._last[draft.campaign] = head[0], hash_, campaign_seq
-        event = Event(*head, item.payload, hash_)
-        if draft.key is not None:
-            self._unwritten[draft.key] = event
+            seq, campaign, last, self._clock(), self._epoch,
+            draft.type, version, draft.actor, draft.cause, key,
+        )  # fmt: skip
+        hash_ = row_hash(self.hash, head, data)
+        rows.append((*head, data.decode(), hash_))
+        self.seq, self.hash, self._last[campaign] = seq, hash_, last
+        event: Event = tuple.__new__(Event, (*head, payload, hash_))
+        if key is not None:
+            self._unwritten[key] = event
         return event
 
 
-def _refuse_repeated_keys(drafts: Sequence[Draft]) -> None:
-    keys = [draft.key for draft in drafts if draft.key is not None]
-    for key in set(keys):
-        if keys.count(key) > 1:
-            raise InvalidEvent(f"key: {key!r} stands twice in one request; a key names one event")
+@lru_cache(4096)
+def _check_texts(campaign: str, type_: str, actor: str) -> None:
+    """The same few come again and again."""
+    for name, value in (("campaign", campaign), ("type", type_), ("actor", actor)):
+        plain_text(name, value)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,46 +24,40 @@ class Anchor(NamedTuple):
 
 
 START = Anchor(0, GENESIS)
+_AFTER = f"SELECT {COLUMNS} FROM events WHERE seq > ? ORDER BY seq"
 
 
 def replay(path: Path, after: Anchor = START, catalogue: Catalogue | None = None) -> Iterator[Event]:
     """Yield every event after the anchor, in order, each only after its hash was checked.
 
+    One loop with the columns by name: a million events pass through here at every start.
+
     Raises:
         Corrupt: at the first row that does not continue the chain; nothing of it was yielded.
         NotFound, NotALedger, WrongSchema: there is no such ledger.
     """
-    connection = connect_reader(path)
-    try:
-        with explained(path):
-            yield from checked(connection, after, catalogue or default_catalogue(), path)
-    finally:
-        connection.close()
-
-
-def checked(
-    connection: sqlite3.Connection, after: Anchor, catalogue: Catalogue, path: Path
-) -> Iterator[Event]:
-    """Yield the connection's events after the anchor, checking the chain.
-
-    Raises:
-        Corrupt: at the first row that does not continue the chain.
-    """
     seq, previous = after
-    upcast, make = catalogue.upcast, tuple.__new__
-    try:
-        for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE seq > ? ORDER BY seq", (seq,)):
-            seq += 1
-            payload, stored = row[10], row[11]
-            if row[0] != seq or row_hash(previous, row[:10], payload) != stored:
-                raise _broken(path, seq)
-            previous = stored
-            yield make(Event, (*row[:10], upcast(row[5], row[6], loads(payload)), stored))
-    except (TypeError, JSONDecodeError):
-        raise _broken(path, seq) from None
+    upcast, make = (catalogue or default_catalogue()).upcast, tuple.__new__
+    current: dict[str, int] = {}
+    with closing(connect_reader(path)) as connection, explained(path):
+        try:
+            for (
+                stored_seq, campaign, campaign_seq, time_ns, epoch, type_, version, actor, cause, key, data, hash_
+            ) in connection.execute(_AFTER, (seq,)):  # fmt: skip
+                seq += 1
+                head = (stored_seq, campaign, campaign_seq, time_ns, epoch, type_, version, actor, cause, key)
+                if stored_seq != seq or row_hash(previous, head, data) != hash_:
+                    raise _broken(path, seq)
+                previous = hash_
+                payload = stored = loads(data)
+                if current.get(type_) != version:
+                    payload = upcast(type_, version, stored)
+                    if payload is stored:
+                        current[type_] = version
+                yield make(Event, (*head, payload, hash_))
+        except (TypeError, JSONDecodeError):
+            raise _broken(path, seq) from None
 
 
 def _broken(path: Path, seq: int) -> Corrupt:
-    return Corrupt(
-        f"{path}: the chain breaks at event {seq}; run `sotactl ledger verify {path}` and restore a copy"
-    )
+    return Corrupt(f"{path}: the chain breaks at event {seq}; run `sotactl ledger verify {path}` and restore a copy")

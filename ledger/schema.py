@@ -161,9 +161,7 @@ def explain(error: Exception, path: Path) -> LedgerError:
     if code == sqlite3.SQLITE_NOTADB:
         return NotALedger(_not_a_ledger(path))
     if code == sqlite3.SQLITE_CORRUPT or not (code or isinstance(error, OSError)):
-        return Corrupt(
-            f"{path}: damaged ({error}); keep the file, run `sotactl ledger verify`, restore from a copy"
-        )
+        return Corrupt(f"{path}: damaged ({error}); keep the file, run `sotactl ledger verify`, restore from a copy")
     advice = {
         sqlite3.SQLITE_FULL: "the disk is full; free space and start again",
         sqlite3.SQLITE_READONLY: "it is read-only; make the file and its directory writable",

@@ -37,9 +37,7 @@ def save_snapshot(connection: sqlite3.Connection, seq: int, state: bytes, machin
 
 def load_snapshot(connection: sqlite3.Connection, machine: str) -> Snapshot | None:
     """Return the machine's snapshot if it is whole and its event stands unchanged, else None."""
-    row = connection.execute(
-        "SELECT seq, hash, digest, state FROM snapshots WHERE machine = ?", (machine,)
-    ).fetchone()
+    row = connection.execute("SELECT seq, hash, digest, state FROM snapshots WHERE machine = ?", (machine,)).fetchone()
     if row is None:
         return None
     seq, hash_, digest, state = row

@@ -136,9 +136,7 @@ def _schema_faults(connection: sqlite3.Connection) -> Iterator[Finding]:
     for statement in found - set(DDL):
         yield Finding(None, "schema", f"not part of a ledger: {statement.splitlines()[0]}")
     if not isinstance(epoch, int) or (isinstance(written, int) and epoch < written):
-        yield Finding(
-            None, "schema", f"the fence stands at epoch {epoch}, events were written in epoch {written}"
-        )
+        yield Finding(None, "schema", f"the fence stands at epoch {epoch}, events were written in epoch {written}")
 
 
 def _integrity_faults(connection: sqlite3.Connection) -> Iterator[Finding]:

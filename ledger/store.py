@@ -155,9 +155,7 @@ class Ledger:
             if not planner.seq:
                 return None
             place = (planner.seq, signer.public.key_id)
-            stored = connection.execute(
-                "SELECT * FROM checkpoints WHERE seq = ? AND key_id = ?", place
-            ).fetchone()
+            stored = connection.execute("SELECT * FROM checkpoints WHERE seq = ? AND key_id = ?", place).fetchone()
             if stored:
                 return Checkpoint(*stored)
             signed = signer.sign(planner.seq, planner.hash, self._clock())
@@ -192,10 +190,12 @@ class Ledger:
 
     def close(self) -> None:
         """Stop writing; everything that was acknowledged is on the disk already."""
-        if self._connection is not None:
-            with self._turn:
-                self._disconnect()
-        self._turn.close()
+        try:
+            if self._connection is not None:
+                with self._turn:
+                    self._disconnect()
+        finally:
+            self._turn.close()
 
     def __enter__(self) -> Self:
         return self
@@ -211,7 +211,7 @@ class Ledger:
         """
         with explained(self.path), self._turn:
             try:
-                connection = self._connect()
+                connection = self._connection or self._connect()
                 connection.execute("BEGIN IMMEDIATE")
                 result = work(connection)
                 connection.execute("COMMIT")
@@ -229,9 +229,7 @@ class Ledger:
             raise Deposed(f"{self.path}: epoch {self.epoch} was deposed by epoch {epoch}; stop this daemon")
         if self._planner is None:
             head = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-            self._planner = Planner(
-                connection, self._catalogue, self._clock, self._redact, epoch, head or (0, GENESIS)
-            )
+            self._planner = Planner(connection, self._catalogue, self._clock, self._redact, epoch, head or (0, GENESIS))
         return self._planner
 
     def _connect(self) -> sqlite3.Connection:

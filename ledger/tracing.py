@@ -168,7 +168,7 @@ def _foreign(runs: list[Run], signed_to: int, copied: Collection[Row]) -> list[R
 
 def _appended(run: Run, signed_to: int) -> bool:
     """Nothing follows that could tell an added row from a changed one: go by the last signature and the hash."""
-    return run.start > signed_to and (run.start == signed_to + 1 or not _HASH.fullmatch(str(run.tail)))
+    return run.start > signed_to and ((0 < signed_to == run.start - 1) or not _HASH.fullmatch(str(run.tail)))
 
 
 def _deleted(placed: list[Run]) -> Iterator[Finding]:
@@ -188,9 +188,7 @@ def _moved(placed: list[Run], foreign: list[Run]) -> Iterator[Finding]:
     for before, run in pairwise(placed):
         if run.before is None or run in stay:
             continue
-        between = sum(
-            other.end - other.start + 1 for other in foreign if before.end < other.start < run.start
-        )
+        between = sum(other.end - other.start + 1 for other in foreign if before.end < other.start < run.start)
         explained = run.before is before and run.start == before.end + 1 + between and run.shift
         if not explained and not (run.shift and run.shift == run.before.shift):
             yield Finding(run.start, "reordered", f"the row was written as event {run.place()}")

@@ -25,14 +25,14 @@ class Turn:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def __enter__(self) -> None:
+        if self._file >= 0 and self._taken():
+            return
         if self._file < 0:
             raise Unwritable(f"{self._path}: the ledger is closed; nothing was written")
         deadline = time.monotonic() + self._patience
         while not self._taken():
             if time.monotonic() > deadline:
-                raise Unwritable(
-                    f"{self._path}: another process has been writing for {self._patience:g} s; stop it"
-                )
+                raise Unwritable(f"{self._path}: another process has been writing for {self._patience:g} s; stop it")
             time.sleep(_POLL_SECONDS)
 
     def __exit__(self, *_: object) -> None:

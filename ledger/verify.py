@@ -93,9 +93,7 @@ def verify(
 class _Verification:
     """One run over one source."""
 
-    def __init__(
-        self, path: Path, source: Source, judge: Judge | None, catalogue: Catalogue, report: Report
-    ) -> None:
+    def __init__(self, path: Path, source: Source, judge: Judge | None, catalogue: Catalogue, report: Report) -> None:
         self._folder = path.parent
         self._source = source
         self._in_state_directory = isinstance(source, DatabaseSource)
@@ -154,9 +152,7 @@ class _Verification:
             said = {name: event.payload.get(name) for name in ("version", "machine_digest")}
             self._report.written_under.append({"from": event.seq, "epoch": event.epoch, **said})
 
-    def _anchor(
-        self, signed: dict[Checkpoint, bool], hashes: dict[int, str | None], key: PublicKey | None
-    ) -> None:
+    def _anchor(self, signed: dict[Checkpoint, bool], hashes: dict[int, str | None], key: PublicKey | None) -> None:
         """Hold every signature against the row that it names."""
         cut = 0
         for checkpoint, is_stored in signed.items():
@@ -172,9 +168,7 @@ class _Verification:
             if not is_stored and self._in_state_directory and seq <= self._last:
                 self._found(seq, "deleted", "the checkpoint is missing from the ledger, a copy has it")
         if cut:
-            self._found(
-                self._last + 1, "cut_tail", f"the ledger ended at event {cut} or later when it was signed"
-            )
+            self._found(self._last + 1, "cut_tail", f"the ledger ended at event {cut} or later when it was signed")
         self._note_anchor(key, bool(signed))
 
     def _note_anchor(self, key: PublicKey | None, any_signed: bool) -> None:
@@ -197,9 +191,7 @@ class _Verification:
         folder = folder or self._folder / "artifacts"
         if not self._in_state_directory and not folder.is_dir():
             if self._artifacts:
-                self._note(
-                    f"{len(self._artifacts)} artifacts were not checked: give the folder that holds them"
-                )
+                self._note(f"{len(self._artifacts)} artifacts were not checked: give the folder that holds them")
             return
         store = Artifacts(folder)
         for (digest, size), seq in self._artifacts.items():

@@ -35,9 +35,7 @@ class Writer:
         self._closing = False
         self._pump = asyncio.create_task(self._write_groups(), name="ledger-writer")
 
-    async def append(
-        self, drafts: Sequence[Draft], *, expect: Mapping[str, int] | None = None
-    ) -> list[Event]:
+    async def append(self, drafts: Sequence[Draft], *, expect: Mapping[str, int] | None = None) -> list[Event]:
         """Write the drafts as one unit; they are on the disk when this returns. See ``Ledger.append``.
 
         Raises:

@@ -72,7 +72,7 @@ def decide(c: Campaign) -> list[Command]:
 
 def _leases(c: Campaign) -> int:
     """How many leases ended so far: each needs a job of its own."""
-    return sum(1 for job in c.jobs.values() if job.activity == "lease" and job.status == "finished")
+    return sum(1 for job in c.jobs.values() if job.activity == "lease" and job.ok)
 
 
 def _halted(c: Campaign) -> list[Command]:
@@ -86,7 +86,8 @@ def _do(c: Campaign, activity: str, job: str, **params: Any) -> Command:
     """The activity's next attempt, or the block when its tries are used up."""
     known = c.jobs.get(job)
     if known and known.tries >= RETRIES:
-        return _blocked("evidence", f"{job} failed {known.tries} times: {known.detail or known.status}")
+        kind = "resources" if activity == "lease" else "evidence"
+        return _blocked(kind, f"{job} failed {known.tries} times: {known.detail or known.status}")
     return Do(job, activity, known.attempt + 1 if known else 1, params)
 
 
@@ -111,7 +112,7 @@ def _knowledge(c: Campaign) -> list[Command]:
 def _searching(c: Campaign) -> list[Command]:
     for framework in c.spec["frameworks"]:
         if framework not in c.exhausted and framework not in c.unsupported and not evidence.unsettled(c, framework):
-            return [_exhausted(c, framework)]
+            return [Record("search.exhausted", evidence.exhausted(c, framework))]
     for framework, entry in _interleaved(c):
         launch = evidence.search_launch(framework, entry["id"])
         commit = c.probes[framework]["commit"]
@@ -129,15 +130,6 @@ def _interleaved(c: Campaign) -> list[tuple[str, JSON]]:
 
 def _search_runs(c: Campaign) -> int:
     return int(c.spec["search"]["runs"])
-
-
-def _exhausted(c: Campaign, framework: str) -> Record:
-    planned = [entry["id"] for entry in evidence.candidates(c, framework)]
-    launches = [c.launches.get(evidence.search_launch(framework, name)) for name in planned]
-    measured = sum(1 for launch in launches if launch and launch.status == "stopped")
-    skipped = sum(1 for name in planned if f"{framework}/{name}" in c.skipped)
-    counts = {"measured": measured, "skipped": skipped, "failed": len(planned) - measured - skipped}
-    return Record("search.exhausted", {"framework": framework, **counts})
 
 
 def _baseline(c: Campaign) -> list[Command]:
@@ -174,7 +166,7 @@ def _planning(c: Campaign) -> list[Command]:
 
 def _gap(c: Campaign) -> list[Command]:
     if c.fairness.get("round") != c.round:
-        items = fairness_items(c)
+        items = evidence.fairness_items(c)
         passed = all(item["match"] for item in items)
         return [Record("fairness.checked", {"round": c.round, "items": items, "passed": passed})]
     if not c.fairness["passed"]:
@@ -186,54 +178,34 @@ def _gap(c: Campaign) -> list[Command]:
     verdict = evidence.gap_verdict(c)
     if verdict is not None:
         return [Record("gap.decided", verdict)]
-    return _next_launch(c, evidence.gap_contest(c), "gap", evidence.rule(c).cap)
+    return _next_launch(c, evidence.gap_contest(c), "gap")
 
 
 def _aa(c: Campaign) -> list[Command]:
     verdict = evidence.aa_verdict(c)
     if verdict is not None:
         return [Record("aa.checked", verdict)]
-    return _next_launch(c, evidence.aa_contest(c), "aa", evidence.rule(c).first_look)
-
-
-def fairness_items(c: Campaign) -> list[JSON]:
-    """Every condition that must match between the compared sides, with the value of each side."""
-    frameworks = {c.target, *(pair[1].framework for pair in evidence.gap_contest(c).pairs.values())}
-    conditions: dict[str, Callable[[str], Any]] = {
-        "model": lambda name: c.spec["frameworks"][name].get("model", c.spec["model"]["id"]),
-        "precision": lambda name: c.spec["frameworks"][name].get("precision", c.spec["model"]["precision"]),
-        "gpu_count": lambda name: c.spec["frameworks"][name].get("gpus", len(c.lease.get("gpu_ids", []))),
-        "endpoint": lambda name: c.spec["frameworks"][name].get("endpoint", c.spec["workload"]["endpoint"]),
-        "workload": lambda name: c.workload_digest,
-        "candidates searched": lambda name: "yes" if name in c.exhausted else "no",
-        "fixed options": lambda name: c.spec["frameworks"][name].get("options", {}),
-    }
-    items = []
-    for condition, ask in conditions.items():
-        found = {name: ask(name) for name in sorted(frameworks)}
-        items.append({"condition": condition, "values": found, "match": len({digest(v) for v in found.values()}) == 1})
-    return items
+    return _next_launch(c, evidence.aa_contest(c), "aa")
 
 
 def _unfair(c: Campaign) -> Record:
-    differing = ", ".join(item["condition"] for item in fairness_items(c) if not item["match"])
+    differing = ", ".join(item["condition"] for item in evidence.fairness_items(c) if not item["match"])
     if c.fairness.get("violations", 0) == 0:
         action = "measure every candidate anew"
         return Record("fairness.violated", {"round": c.round, "item": differing, "action": action})
     return _blocked("evidence", f"the comparison is not fair: {differing or 'a condition'} differs between the sides")
 
 
-def _next_launch(c: Campaign, contest: Contest, purpose: str, cap: int) -> list[Command]:
+def _next_launch(c: Campaign, contest: Contest, purpose: str) -> list[Command]:
     """The first launch of the contest that has no result yet; one at a time, because sides share the host."""
     runs = int(c.spec["decision"]["runs"])
-    for block in range(cap):
+    for block in range(evidence.rule(c).cap):
         for entry in contest.entries(block):
-            name = contest.name(block, entry)
             wanted = contest.scenarios_of(entry)
-            if all(evidence.values(c, c.launches.get(name), scenario) for scenario in wanted):
+            if all(evidence.values(c, contest, block, entry, scenario) for scenario in wanted):
                 continue
             seeds = [_seed(c, contest.seed_offset + 100 * block, run) for run in range(runs)]
-            return [_launch(c, name, purpose, entry, dict.fromkeys(wanted, seeds))]
+            return [_launch(c, contest.name(block, entry), purpose, entry, dict.fromkeys(wanted, seeds))]
     return []
 
 
@@ -295,7 +267,7 @@ def _revalidating(c: Campaign) -> list[Command]:
         return [_revert(c, failed, "refused by a mechanical gate")]
     verdict = evidence.improvement_verdict(c)
     if verdict is None:
-        return _next_launch(c, evidence.improvement_contest(c), "revalidate", evidence.rule(c).cap)
+        return _next_launch(c, evidence.improvement_contest(c), "revalidate")
     if verdict["accepted"]:
         accepted = {"attempt_id": attempt.attempt_id, "commit": attempt.commit, "decisions": verdict["decisions"]}
         return [Record("patch.accepted", accepted)]
@@ -303,7 +275,7 @@ def _revalidating(c: Campaign) -> list[Command]:
 
 
 def _failed_gate(c: Campaign) -> str:
-    return next((gate for gate, passed in c.attempt.gates.items() if not passed), "")
+    return next(iter(evidence.failed_gates(c.attempt)), "")
 
 
 def _revert(c: Campaign, gate: str, reason: str, decisions: JSON | None = None) -> Command:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from statemachine.gap import Block, GapDecision, GapRule, check_aa, combine, decide_gap, decide_improvement
 from statemachine.ranking import best, passes, ranking_key
-from statemachine.state import JSON, Campaign, Launch
+from statemachine.state import JSON, Attempt, Campaign, Launch
 
 SETTLED = frozenset({"stopped", "failed", "oom", "timeout"})
 MIN_ROW_SHARE = 1.0  # percent of GPU (or operator) time in the slow stage below which a row proves nothing
@@ -66,6 +67,16 @@ def search_rows(c: Campaign, framework: str, scenario: str) -> list[JSON]:
 def winner(c: Campaign, framework: str, scenario: str) -> JSON | None:
     """The best SLA-passing row of a framework and scenario."""
     return best(search_rows(c, framework, scenario), c.spec["sla"])  # type: ignore[return-value]
+
+
+def exhausted(c: Campaign, framework: str) -> JSON:
+    """How the planned candidates of a framework came out, in counts."""
+    planned = [entry["id"] for entry in candidates(c, framework)]
+    launches = [c.launches.get(search_launch(framework, name)) for name in planned]
+    measured = sum(1 for launch in launches if launch and launch.status == "stopped")
+    skipped = sum(1 for name in planned if f"{framework}/{name}" in c.skipped)
+    failed = len(planned) - measured - skipped
+    return {"framework": framework, "measured": measured, "skipped": skipped, "failed": failed}
 
 
 def winning_pairs(c: Campaign) -> Iterator[tuple[str, str]]:
@@ -182,14 +193,27 @@ def rule(c: Campaign) -> GapRule:
     return GapRule(**decision, scenarios=len(c.scenarios))
 
 
-def values(c: Campaign, launch: Launch | None, scenario: str) -> tuple[float, ...]:
-    """The primary metric of each run of a finished launch; empty unless every planned run is there and ran."""
-    if launch is None or launch.status != "stopped":
+def values(c: Campaign, contest: Contest, block: int, entry: Entry, scenario: str) -> tuple[float, ...]:
+    """The primary metric of each run of one side's launch in a block.
+
+    Empty unless the launch is of that very side, came to its end, and every planned run of it ran.
+    """
+    launch = c.launches.get(contest.name(block, entry))
+    if launch is None or launch.status != "stopped" or not _is_of(launch, entry):
         return ()
     metric = c.spec["decision"]["metric"]
     rows = sorted((row for row in launch.rows if row["scenario"] == scenario), key=lambda row: row["run"])
-    found = tuple(row["metrics"][metric] for row in rows if row["status"] == "ok")
-    return found if len(found) == c.spec["decision"]["runs"] and None not in found else ()
+    found = tuple(row["metrics"].get(metric) for row in rows if row["status"] == "ok")
+    return found if len(found) == c.spec["decision"]["runs"] and all(map(_positive, found)) else ()
+
+
+def _is_of(launch: Launch, entry: Entry) -> bool:
+    measured = (launch.framework, launch.candidate, launch.commit)
+    return measured == (entry.framework, entry.candidate, entry.commit)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
 
 
 def blocks(c: Campaign, contest: Contest, scenario: str) -> list[Block]:
@@ -197,7 +221,7 @@ def blocks(c: Campaign, contest: Contest, scenario: str) -> list[Block]:
     pair = contest.pairs[scenario]
     complete = []
     for number in range(rule(c).cap):
-        sides = [values(c, c.launches.get(contest.name(number, entry)), scenario) for entry in pair]
+        sides = [values(c, contest, number, entry, scenario) for entry in pair]
         if not all(sides):
             break
         complete.append(Block(target=sides[0], leader=sides[1]))
@@ -268,14 +292,10 @@ def gap_verdict(c: Campaign) -> JSON | None:
 
 def aa_verdict(c: Campaign) -> JSON | None:
     """The A/A check of the target's command; None while it is being measured."""
-    contest = aa_contest(c)
-    found = {
-        scenario: check_aa(measured, rule(c)) if len(measured) >= rule(c).first_look else None
-        for scenario, measured in ((name, blocks(c, contest, name)) for name in contest.pairs)
-    }
-    if any(decision is None for decision in found.values()):
+    found = decisions(c, aa_contest(c), check_aa)
+    if is_open(found):
         return None
-    passed = all(d is not None and d.verdict not in ("behind", "ahead", "untrusted") for d in found.values())
+    passed = all(decision.verdict == "same" for decision in found.values() if decision)
     return {"passed": passed, "decisions": as_json(found)}
 
 
@@ -287,6 +307,25 @@ def improvement_verdict(c: Campaign) -> JSON | None:
     verdicts = [decision.verdict for decision in found.values() if decision]
     accepted = "accept" in verdicts and "regress" not in verdicts
     return {"accepted": accepted, "decisions": as_json(found)}
+
+
+def fairness_items(c: Campaign) -> list[JSON]:
+    """Every condition that must match between the compared sides, with the value of each side."""
+    frameworks = {c.target, *(pair[1].framework for pair in gap_contest(c).pairs.values())}
+    conditions: dict[str, Callable[[str], Any]] = {
+        "model": lambda name: c.spec["frameworks"][name].get("model", c.spec["model"]["id"]),
+        "precision": lambda name: c.spec["frameworks"][name].get("precision", c.spec["model"]["precision"]),
+        "gpu_count": lambda name: c.spec["frameworks"][name].get("gpus", len(c.lease.get("gpu_ids", []))),
+        "endpoint": lambda name: c.spec["frameworks"][name].get("endpoint", c.spec["workload"]["endpoint"]),
+        "workload": lambda name: c.workload_digest,
+        "candidates searched": lambda name: "yes" if name in c.exhausted else "no",
+        "fixed options": lambda name: c.spec["frameworks"][name].get("options", {}),
+    }
+    items = []
+    for condition, ask in conditions.items():
+        found = {name: ask(name) for name in sorted(frameworks)}
+        items.append({"condition": condition, "values": found, "match": len({digest(v) for v in found.values()}) == 1})
+    return items
 
 
 # --- profiles, rows, patches -----------------------------------------------------------------------------
@@ -314,8 +353,18 @@ def needed_profiles(c: Campaign) -> dict[str, Entry]:
 
 def slow_scenario(c: Campaign) -> str:
     """The scenario with the largest gap in the last decision."""
-    found = c.gaps[-1]["decisions"]
+    found: JSON = c.gaps[-1]["decisions"]
     return max(found, key=lambda name: (found[name]["g_pct"], name))
+
+
+def failed_gates(attempt: Attempt) -> list[str]:
+    """The gates that refuse an attempt; tests and outputs count as their own events say, gate event or not."""
+    failed = [gate for gate, passed in attempt.gates.items() if not passed]
+    if attempt.tests is False:
+        failed.append("tests")
+    if attempt.equivalence is False:
+        failed.append("output_equivalence")
+    return failed
 
 
 COMMIT_GATES = ("commit_exists", "clean_tree", "campaign_branch", "path_boundary", "harness_untouched")

@@ -114,23 +114,33 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 @_on("campaign.resumed")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    if c.mismatches:
-        c.probes, c.workspaces, c.unsupported = {}, {}, {}
+    if c.phase == "intake" and c.mismatches:
+        _start_over(c)
     c.mismatches, c.back, c.preflight_failed = [], "", {}
     for job in c.jobs.values():
         job.tries = 0
     if c.gaps and c.gaps[-1]["round"] == c.round and c.gaps[-1]["verdict"] in ("undecided", "untrusted"):
-        _discard_blocks(c, f"gap/r{c.round}/")
+        _discard_launches(c, f"gap/r{c.round}/")
     if c.aa.get("passed") is False:
-        _discard_blocks(c, "aa/")
+        _discard_launches(c, "aa/")
         c.aa = {}
 
 
-def _discard_blocks(c: Campaign, prefix: str) -> None:
-    """A comparison that made no call is measured anew after a person resumed it."""
+def _start_over(c: Campaign) -> None:
+    """The world is not the one that was measured: nothing measured there counts, and a new round begins."""
+    c.probes, c.workspaces, c.unsupported, c.workload_digest = {}, {}, {}, ""
+    c.exhausted, c.winners, c.baseline_digest, c.aa, c.fairness = [], {}, "", {}, {}
+    c.profiles, c.tables, c.pipeline, c.rootcause = {}, {}, {}, {}
+    _discard_launches(c, "")
+    if c.champion:
+        _next_round(c)
+
+
+def _discard_launches(c: Campaign, prefix: str) -> None:
+    """What these launches measured counts no longer; whoever needs them measures anew."""
     for launch in c.launches.values():
         if launch.launch.startswith(prefix):
-            launch.status, launch.rows, launch.reason = "lost", [], "measured anew after resume"
+            launch.status, launch.rows, launch.reason = "lost", [], "to be measured anew"
 
 
 @_on("resume.mismatch")
@@ -141,6 +151,7 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 @_on("campaign.cancel_requested")
 def _(c: Campaign, e: Event, p: JSON) -> None:
     c.stop = {"condition": "cancelled", "reason": f"cancelled by {p['by']}", "seq": e.seq}
+    c.report = []  # one that is there says another ending
 
 
 @_on("budget.exhausted")
@@ -156,8 +167,8 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 @_on("stop.rejected")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    c.stop = {}
-    c.round += 1
+    c.stop, c.report, c.cleaned = {}, [], False
+    _next_round(c)
 
 
 @_on("lease.granted")
@@ -276,24 +287,33 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 @_on("candidate.ready")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    c.launches[p["launch"]].status = "ready"
+    if _serves(c, p):
+        c.launches[p["launch"]].status = "ready"
+
+
+def _serves(c: Campaign, p: JSON) -> bool:
+    """Whether a launch is still open: what is said of it after its end stays on record and changes nothing."""
+    return c.launches[p["launch"]].status in ("launched", "ready")
 
 
 @_on("candidate.failed")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    launch = c.launches[p["launch"]]
-    launch.status, launch.reason, launch.rows = p["status"], p["reason"], []
+    if _serves(c, p):
+        launch = c.launches[p["launch"]]
+        launch.status, launch.reason, launch.rows = p["status"], p["reason"], []
 
 
 @_on("candidate.lost")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    launch = c.launches[p["launch"]]
-    launch.status, launch.reason, launch.rows = "lost", p["reason"], []
+    if _serves(c, p):
+        launch = c.launches[p["launch"]]
+        launch.status, launch.reason, launch.rows = "lost", p["reason"], []
 
 
 @_on("candidate.stopped")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    c.launches[p["launch"]].status = "stopped"
+    if _serves(c, p):
+        c.launches[p["launch"]].status = "stopped"
 
 
 @_on("candidate.skipped")
@@ -303,6 +323,8 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 @_on("benchmark.finished")
 def _(c: Campaign, e: Event, p: JSON) -> None:
+    if not _serves(c, p):
+        return
     launch = c.launches[p["launch"]]
     row = p["row"]
     kept = {"status": row["status"], "metrics": row["metrics"], "hardware": row.get("hardware")}
@@ -352,7 +374,7 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 def _(c: Campaign, e: Event, p: JSON) -> None:
     c.fairness = {"violations": c.fairness.get("violations", 0) + 1}
     c.exhausted, c.winners, c.baseline_digest = [], {}, ""
-    _discard_blocks(c, "search/")
+    _discard_launches(c, "search/")
 
 
 @_on("aa.checked")
@@ -459,7 +481,7 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 def _worst_gain(decisions: JSON) -> float:
     """The gain of the scenario that gained least, percent; g counts how far the challenger is behind."""
-    return min(-found["g_pct"] for found in decisions.values())
+    return min(-float(found["g_pct"]) for found in decisions.values())
 
 
 @_on("checkpoint.written")
@@ -470,7 +492,8 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 @_on("review.requested")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    c.review = {"requested": p["round"]}
+    if "mainline" not in c.review:  # a verdict stands, however often somebody asks again
+        c.review = {"requested": p["round"]}
 
 
 @_on("review.failed")

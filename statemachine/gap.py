@@ -66,9 +66,7 @@ class GapRule:
     def __post_init__(self) -> None:
         _require("tau_pct", self.tau_pct, self.tau_pct > 0, "above 0")
         _require("alpha", self.alpha, 1e-6 <= self.alpha < 0.5, "from 0.000001 to below 0.5")
-        _require(
-            "first_look", self.first_look, self.first_look >= FEWEST, f"at least {FEWEST} launches a side"
-        )
+        _require("first_look", self.first_look, self.first_look >= FEWEST, f"at least {FEWEST} launches a side")
         _require("cap", self.cap, self.first_look <= self.cap <= MOST, f"from first_look to {MOST}")
         _require("noise_limit_pct", self.noise_limit_pct, self.noise_limit_pct > 0, "above 0")
         _require("scenarios", self.scenarios, 1 <= self.scenarios <= 1000, "from 1 to 1000")
@@ -129,11 +127,10 @@ def check_aa(blocks: Sequence[Block], rule: GapRule) -> GapDecision:
 
 
 def decide_improvement(blocks: Sequence[Block], rule: GapRule) -> GapDecision:
-    """Whether a patched target (``target``) beats the champion (``leader``): accept, regress, flat, or
-    more blocks.
+    """Whether a patch (``target``) beats the champion (``leader``): accept, regress, flat, or more blocks.
 
     ``g_pct`` keeps its sign: below 0 is an improvement. Accept when the interval of g lies below 0,
-    regress when it lies above 0 and g above tau, flat when the improvement cannot be more than tau.
+    regress when it lies above 0 and g above tau, flat when all of it lies within tau.
     Raises: ValueError as `decide_gap`.
     """
     return _decide(tuple(blocks), rule, "improvement")
@@ -145,10 +142,9 @@ def combine(decisions: Sequence[GapDecision]) -> Verdict:
     Raises: ValueError when there are none, or one that is not a gap decision.
     """
     verdicts = [decision.verdict for decision in decisions]
-    for verdict in _WORST_FIRST:
-        if verdict in verdicts:
-            return verdict
-    raise ValueError(f"combine: need the gap decision of each scenario, got the verdicts {verdicts}")
+    if not verdicts or set(verdicts) - set(_WORST_FIRST):
+        raise ValueError(f"combine: need the gap decision of each scenario, got the verdicts {verdicts}")
+    return min(verdicts, key=_WORST_FIRST.index)
 
 
 _WORST_FIRST: tuple[Verdict, ...] = ("behind", "untrusted", "more", "undecided", "par_or_better", "ahead")
@@ -158,9 +154,7 @@ _Kind = Literal["gap", "aa", "improvement"]
 @lru_cache(maxsize=1024)
 def _decide(blocks: tuple[Block, ...], rule: GapRule, kind: _Kind) -> GapDecision:
     if len(blocks) > rule.cap:
-        raise ValueError(
-            f"{len(blocks)} blocks, but the rule ends at {rule.cap}: decide on the first {rule.cap}"
-        )
+        raise ValueError(f"{len(blocks)} blocks, but the rule ends at {rule.cap}: decide on the first {rule.cap}")
     measured = launches(blocks)
     aside = disturbed(measured)
     kept = measured.keep([i for i in range(len(blocks)) if i not in aside])
@@ -263,9 +257,7 @@ def _too_noisy(d: GapDecision, rule: GapRule) -> GapDecision:
 def _call_gap(d: GapDecision, rule: GapRule) -> GapDecision:
     low, high, tau = d.lo_pct or 0.0, d.hi_pct or 0.0, rule.tau_pct
     if low > 0 and d.g_pct > tau:
-        reason = (
-            f"behind: the lower bound {low:.3f}% is above 0, estimate {d.g_pct:.3f}% above tau = {tau:g}%"
-        )
+        reason = f"behind: the lower bound {low:.3f}% is above 0, estimate {d.g_pct:.3f}% above tau = {tau:g}%"
         return _ended(d, "behind", reason, f"a lower bound of 0 or less, or an estimate of {tau:g}% or less")
     if high < 0:
         reason = f"ahead: the upper bound {high:.3f}% is below 0"
@@ -287,9 +279,7 @@ def _call_aa(d: GapDecision, rule: GapRule) -> GapDecision:
         return _ended(d, "same", reason, "an interval that leaves out 0")
     verdict: Verdict = "behind" if low > 0 else "ahead"
     reason = f"one command differs from itself: the interval from {low:.3f}% to {high:.3f}% leaves out 0"
-    return _ended(
-        d, verdict, reason, "an interval that contains 0: look for what favours one side or position"
-    )
+    return _ended(d, verdict, reason, "an interval that contains 0: look for what favours one side or position")
 
 
 def _call_improvement(d: GapDecision, rule: GapRule) -> GapDecision:
@@ -298,12 +288,8 @@ def _call_improvement(d: GapDecision, rule: GapRule) -> GapDecision:
         reason = f"accept: the improvement is at least {-high:.3f}%, its interval leaves out 0"
         return _ended(d, "accept", reason, "an interval that contains 0")
     if low > 0 and d.g_pct > tau:
-        reason = (
-            f"regress: worse by at least {low:.3f}%, and the estimate {d.g_pct:.3f}% is above tau = {tau:g}%"
-        )
-        return _ended(
-            d, "regress", reason, f"an interval that contains 0, or an estimate of {tau:g}% or less"
-        )
+        reason = f"regress: worse by at least {low:.3f}%, and the estimate {d.g_pct:.3f}% is above tau = {tau:g}%"
+        return _ended(d, "regress", reason, f"an interval that contains 0, or an estimate of {tau:g}% or less")
     if -tau <= low and high <= tau:
         reason = f"flat: the change is within {tau:g}%, between {-high:.3f}% and {-low:.3f}%, and may be none"
         return _ended(d, "flat", reason, f"an interval that leaves out 0 or reaches beyond {tau:g}%")

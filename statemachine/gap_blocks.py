@@ -63,12 +63,7 @@ def _check_runs(side: str, runs: tuple[float, ...]) -> None:
     if not runs:
         raise ValueError(f"block: the {side} has no runs: leave an unfinished launch out of the decision")
     for number, value in enumerate(runs, start=1):
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value <= 0
-        ):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
             raise ValueError(
                 f"block: run {number} of the {side} is {value!r}: the metric must be finite and above 0; "
                 "a failed run makes the launch unusable"
@@ -109,9 +104,7 @@ def launches(blocks: Sequence[Block]) -> Launches:
         raise ValueError("no blocks: measure at least one launch of each side before deciding")
     runs = {len(block.target) for block in blocks}
     if len(runs) > 1:
-        raise ValueError(
-            f"blocks with {sorted(runs)} runs a launch: every launch needs the same number of runs"
-        )
+        raise ValueError(f"blocks with {sorted(runs)} runs a launch: every launch needs the same number of runs")
     sides = [[[100.0 * math.log(v) for v in runs] for runs in side] for side in _sides(blocks)]
     means = [tuple(fmean(logs) for logs in side) for side in sides]
     count = runs.pop()
@@ -143,7 +136,7 @@ def _far(values: tuple[float, ...]) -> list[tuple[int, str]]:
         return []
     middle = median(values)
     limit = _LIMITS[min(len(values), 20) - 4] * median(abs(v - middle) for v in values)
-    if limit == 0.0:
+    if limit < 1e-6:  # equal values, but for rounding: there is no noise to measure a distance in
         return []
     return [
         (i, f"{abs(v - middle):.3g}% from the median of its kind, the limit is {limit:.3g}%")

@@ -1,13 +1,11 @@
-"""Bounds for the gap that may be looked at after every block: each side is wrong in at most ``alpha`` of
-campaigns.
+"""Bounds for the gap that may be looked at after every block, each wrong in at most ``alpha`` of campaigns.
 
 Two valid bounds are computed from the same blocks, and the tighter one counts; each has its own part of
 the error, so that the parts add up (union bound):
 
-launches    target and leader launches as two samples, unequal variances (Welch 1947): twice the degrees
-of freedom. A
-            disturbance that both launches of a block share only makes it wider.
-pairs       one difference a block: what both launches of a block share cancels.
+launches    Target and leader launches as two samples with unequal variances (Welch 1947): up to twice the
+            degrees of freedom. What both launches of a block share only makes it wider.
+pairs       One difference a block: what both launches of a block share cancels.
 
 The lower bound spends its error early, so that a large gap is seen within a few launches. The upper
 bound, which carries the claim of being at par, spends it late, as most of that evidence comes late.
@@ -17,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from statistics import fmean, variance
 
 from statemachine.boundaries import PowerSpending, student_critical, z_boundary
@@ -53,7 +50,6 @@ class Bounds:
     upper_by: str
 
 
-@lru_cache(maxsize=2048)
 def bounds(measured: Launches, alpha: float, first: int, cap: int) -> Bounds:
     """The bounds after ``measured``, which has at least ``first`` (>= 2) and at most ``cap`` blocks."""
     n = len(measured.target)
@@ -72,9 +68,7 @@ def bounds(measured: Launches, alpha: float, first: int, cap: int) -> Bounds:
     return Bounds(g, low, high, se, df, launch_sd, *z, lower_by, upper_by)
 
 
-def _boundaries(
-    shape: PowerSpending, pairs: float, alpha: float, first: int, cap: int, n: int
-) -> dict[str, float]:
+def _boundaries(shape: PowerSpending, pairs: float, alpha: float, first: int, cap: int, n: int) -> dict[str, float]:
     """The boundary of each bound after ``n`` blocks, for known variance."""
     parts = {"launches": USED * alpha * (1.0 - pairs), "pairs": USED * alpha * pairs}
     return {by: z_boundary(shape, part, first, cap)[n - first] for by, part in parts.items()}
@@ -90,9 +84,7 @@ def _freedom(measured: Launches, spread: list[float], n: int) -> float:
     if measured.target_noise is not None and measured.leader_noise is not None:
         noise = [fmean(side) / measured.runs for side in (measured.target_noise, measured.leader_noise)]
         weights = zip(spread, noise, strict=True)
-        ratio = [
-            ((n - 1) * between + RUNS_WEIGHT * within) / (n - 1 + RUNS_WEIGHT) for between, within in weights
-        ]
+        ratio = [((n - 1) * between + RUNS_WEIGHT * within) / (n - 1 + RUNS_WEIGHT) for between, within in weights]
     squares = sum(v * v for v in ratio)
     if squares == 0.0:
         return n - 1.0

@@ -14,7 +14,7 @@ from statemachine import evidence
 from statemachine.evidence import COMMIT_GATES, MIN_ROW_SHARE, digest
 from statemachine.ranking import passes, sla_failures
 from statemachine.state import Campaign, World
-from statemachine.table import LIVE, SUCCESS
+from statemachine.table import HALTED, LIVE, SUCCESS
 
 MAX_STALLS = 3
 MAX_FIX_CYCLES = 2
@@ -48,7 +48,18 @@ def _halted_in(phase: str) -> Guard:
     return lambda a: _unless(a.c.back == phase, f"the campaign was halted in {a.c.back or 'no phase'}")
 
 
-GUARDS.update({f"halted_in {phase}": _halted_in(phase) for phase in LIVE})
+GUARDS.update({f"halted_in {phase}": _halted_in(phase) for phase in (*LIVE, "stopping")})
+
+
+@guard
+def this_round(a: Ask) -> str | None:
+    return _unless(a.p["round"] == a.c.round, f"round {a.c.round}, which is under way")
+
+
+@guard
+def at_champion(a: Ask) -> str | None:
+    return _unless(a.p["commit"] == a.c.champion, f"commit {a.c.champion}, the champion")
+
 
 # --- intake, knowledge ---------------------------------------------------------------------------------
 
@@ -88,9 +99,22 @@ def host_free(a: Ask) -> str | None:
 
 
 @guard
+def lease_asked_for(a: Ask) -> str | None:
+    asked = any(job.activity == "lease" and job.status == "running" for job in a.c.jobs.values())
+    return _unless(asked, "job.dispatched of a lease")
+
+
+@guard
 def framework_known(a: Ask) -> str | None:
     name = a.p["framework"]
     return _unless(name in a.c.spec.get("frameworks", {}), f"framework {name!r} in the spec")
+
+
+@guard
+def identity_open(a: Ask) -> str | None:
+    """What is compared is established at intake; only a resume that found a mismatch goes back there."""
+    at = a.c.back if a.c.phase in HALTED else a.c.phase
+    return _unless(at == "intake" or at not in LIVE, "the intake: a resume that found a mismatch returns to it")
 
 
 @guard
@@ -120,7 +144,18 @@ def open_prs_scanned(a: Ask) -> str | None:
     return _unless(a.c.open_prs, "openpr.scanned")
 
 
+@guard
+def workload_of_spec(a: Ask) -> str | None:
+    said = (a.p["scenarios"], a.p["sla"])
+    return _unless(said == (a.c.scenarios, a.c.spec["sla"]), "the scenarios and the SLA of the spec")
+
+
 # --- activities ------------------------------------------------------------------------------------------
+
+
+@guard
+def not_closed(a: Ask) -> str | None:
+    return _unless(a.c.phase != "closed", "a campaign that is not closed")
 
 
 @guard
@@ -153,6 +188,15 @@ def launch_is_next_attempt(a: Ask) -> str | None:
 
 
 @guard
+def launched_as_dispatched(a: Ask) -> str | None:
+    wanted = a.c.jobs[a.p["launch"]].params
+    for key in ("purpose", "framework", "candidate", "commit"):
+        if a.p[key] != wanted.get(key):
+            return f"{key} {wanted.get(key)}, as dispatched"
+    return None
+
+
+@guard
 def launch_known(a: Ask) -> str | None:
     launch = a.c.launches.get(a.p["launch"])
     known = launch is not None and launch.attempt == a.p["attempt"]
@@ -169,6 +213,14 @@ def competitor_as_frozen(a: Ask) -> str | None:
     frozen = a.c.launches.get(evidence.search_launch(a.p["framework"], a.p["candidate"]))
     same = frozen is not None and frozen.command == list(a.p["command"]) and frozen.commit == a.p["commit"]
     return _unless(same, f"the command and commit that the baseline froze for {a.p['framework']}")
+
+
+@guard
+def run_as_dispatched(a: Ask) -> str | None:
+    job = a.c.jobs.get(a.p["launch"])
+    seeds = job.params.get("seeds", {}).get(a.p["scenario"], []) if job else []
+    asked = 0 <= a.p["run"] < len(seeds) and seeds[a.p["run"]] == a.p["seed"]
+    return _unless(asked, f"a run of {a.p['scenario']} with its seed, as dispatched")
 
 
 @guard
@@ -210,7 +262,12 @@ def sla_pass_recomputed(a: Ask) -> str | None:
 @guard
 def candidates_settled(a: Ask) -> str | None:
     open_ones = [entry["id"] for entry in evidence.unsettled(a.c, a.p["framework"])]
-    return _unless(not open_ones, f"a result or a reason for {a.p['framework']}: {', '.join(open_ones)}")
+    if open_ones:
+        return f"a result or a reason for {a.p['framework']}: {', '.join(open_ones)}"
+    if a.p["framework"] in a.c.exhausted:
+        return f"a search of {a.p['framework']} that is not exhausted yet"
+    found = evidence.exhausted(a.c, a.p["framework"])
+    return _unless(dict(a.p) == found, f"the counts of its candidates: {found}")
 
 
 @guard
@@ -222,6 +279,8 @@ def last_to_exhaust(a: Ask) -> str | None:
 
 @guard
 def winner_is_best(a: Ask) -> str | None:
+    if (a.p["framework"], a.p["scenario"]) not in evidence.winning_pairs(a.c):
+        return "a framework that was searched, and a scenario of the workload"
     best = evidence.winner(a.c, a.p["framework"], a.p["scenario"])
     expected = best["candidate"] if best else None
     return _unless(a.p.get("candidate") == expected, f"candidate {expected}, which ranks first")
@@ -263,8 +322,10 @@ def starts_at_checked_commit(a: Ask) -> str | None:
 
 @guard
 def fairness_adds_up(a: Ask) -> str | None:
-    said = a.p["passed"]
-    return _unless(said == all(item["match"] for item in a.p["items"]), "passed = every item matches")
+    items = evidence.fairness_items(a.c)
+    passed = all(item["match"] for item in items)
+    right = (a.p["items"], a.p["passed"]) == (items, passed)
+    return _unless(right, f"every condition as the spec and the state say, passed = {passed}")
 
 
 @guard
@@ -400,9 +461,24 @@ def attempt_known(a: Ask) -> str | None:
 
 
 @guard
+def attempt_under_way(a: Ask) -> str | None:
+    return _unless(a.p["attempt_id"] == a.c.current_attempt, f"the attempt under way, {a.c.current_attempt}")
+
+
+@guard
+def tested_once(a: Ask) -> str | None:
+    tests = a.c.attempts[a.p["attempt_id"]].tests
+    return _unless(tests is None, f"an attempt without tests.finished; passed = {tests} is on record")
+
+
+@guard
+def compared_once(a: Ask) -> str | None:
+    equal = a.c.attempts[a.p["attempt_id"]].equivalence
+    return _unless(equal is None, f"an attempt without equivalence.finished; passed = {equal} is on record")
+
+
+@guard
 def based_on_champion(a: Ask) -> str | None:
-    if a.p["attempt_id"] != a.c.current_attempt:
-        return f"the attempt under way, {a.c.current_attempt}"
     return _unless(a.p["base"] == a.c.champion, f"a commit on top of the champion {a.c.champion}")
 
 
@@ -420,7 +496,7 @@ def refusal_on_record(a: Ask) -> str | None:
         found = evidence.improvement_verdict(a.c) if attempt.commit else None
         fails = found is not None and not found["accepted"] and dict(a.p["decisions"]) == found["decisions"]
         return _unless(fails, "samples by which the patch is no improvement")
-    return _unless(attempt.gates.get(gate) is False, f"gate.evaluated failed for {gate}")
+    return _unless(gate in evidence.failed_gates(attempt), f"gate.evaluated failed for {gate}")
 
 
 @guard
@@ -465,6 +541,8 @@ def attempt_closed(a: Ask) -> str | None:
 
 @guard
 def review_requested(a: Ask) -> str | None:
+    if "mainline" in a.c.review:
+        return f"one verdict for one request; {a.c.review['mainline']} is on record"
     asked = a.c.review.get("requested") == a.p["round"] == a.c.round
     return _unless(asked, f"review.requested in round {a.p['round']}")
 
@@ -535,13 +613,15 @@ def stop_lacks_evidence(a: Ask) -> str | None:
     success = a.c.stop.get("condition") in SUCCESS
     if not success or not a.p["missing"]:
         return "a claim of success and the evidence that it lacks"
-    return _unless(set(a.p["missing"]) <= set(a.c.scenarios), "names of scenarios that lack evidence")
+    lacking = [name for name in a.c.scenarios if name not in a.c.gaps[-1]["decisions"]]
+    return _unless(set(a.p["missing"]) <= set(lacking), f"scenarios without a decision, of which there are {lacking}")
 
 
 @guard
 def terminal_is_the_stop(a: Ask) -> str | None:
-    condition = a.c.stop.get("condition")
-    return _unless(a.p["terminal"] == condition, f"terminal {condition}, which was established")
+    condition, seq = a.c.stop.get("condition"), a.c.stop.get("seq")
+    right = a.p["terminal"] == condition and seq in a.p["evidence"]
+    return _unless(right, f"terminal {condition} with evidence {seq}, which established it")
 
 
 @guard

@@ -136,7 +136,8 @@ class Campaign:
     @property
     def target(self) -> str:
         """Name of the framework that is being patched."""
-        return next(name for name, framework in self.spec["frameworks"].items() if framework["role"] == "target")
+        frameworks: JSON = self.spec["frameworks"]
+        return next(name for name, framework in frameworks.items() if framework["role"] == "target")
 
     @property
     def scenarios(self) -> list[str]:
@@ -175,7 +176,9 @@ def from_json(text: str | bytes) -> World:
 
 
 def _campaign(data: JSON) -> Campaign:
-    records = (("jobs", Job), ("launches", Launch), ("attempts", Attempt))
-    for name, record in records:
-        data[name] = {key: record(**value) for key, value in data[name].items()}
-    return Campaign(**data)
+    records = {
+        "jobs": {key: Job(**value) for key, value in data["jobs"].items()},
+        "launches": {key: Launch(**value) for key, value in data["launches"].items()},
+        "attempts": {key: Attempt(**value) for key, value in data["attempts"].items()},
+    }
+    return Campaign(**{**data, **records})

@@ -17,6 +17,7 @@ from ledger.sources import ExportSource
 from sotad.api.why import why
 from sotad.errors import IntegrityFault, NotFound
 from statemachine.fold import advance
+from statemachine.machine import IllegalEvent
 from statemachine.state import World
 
 
@@ -51,11 +52,26 @@ def _exported(path: Path) -> Iterator[Event]:
 
 
 def world_at(path: Path, wanted: Callable[[Event], bool] = lambda event: True) -> World:
-    """The state after the last event before the first that is not wanted; raises as :func:`events_in`."""
+    """The state after the last event before the first that is not wanted.
+
+    Raises:
+        IntegrityFault: an event stands there that the machine refuses.
+        And as :func:`events_in`.
+    """
     world = World()
     for event in takewhile(wanted, events_in(path)):
-        advance(world, event)
+        _fold(path, world, event)
     return world
+
+
+def _fold(path: Path, world: World, event: Event) -> None:
+    try:
+        advance(world, event)
+    except (IllegalEvent, LookupError, TypeError, ValueError) as error:
+        advice = f"run `sotactl ledger verify {path}`, or look at it as it was: ledger replay --until"
+        raise IntegrityFault(
+            f"{path}: event {event.seq} breaks this release's rules: {error}", advice
+        ) from None
 
 
 def why_at(path: Path, seq: int) -> dict[str, Any]:
@@ -63,11 +79,11 @@ def why_at(path: Path, seq: int) -> dict[str, Any]:
 
     Raises:
         NotFound: there is no such event.
-        And as :func:`events_in`.
+        And as :func:`world_at`.
     """
     world = World()
     for event in events_in(path):
         if event.seq == seq:
             return why(event, world)
-        advance(world, event)
+        _fold(path, world, event)
     raise NotFound(f"there is no event {seq} in {path}; the last one is {world.seq}", "see `sotactl events`")

@@ -48,7 +48,7 @@ def _on(*types: str) -> Callable[[Explain], Explain]:
 @_on("gap.decided")
 def _gap(p: JSON, c: Campaign) -> Words:
     reasons = [f"verdict: {p['verdict']} against {p['leader']} in round {p['round']}", _decision_rule(c)]
-    reasons += [*_samples(p["decisions"]), *p["reasons"]]
+    reasons = list(dict.fromkeys([*reasons, *_samples(p["decisions"]), *p["reasons"]]))
     return reasons, [
         f"{name}: {_flip(found, c)}" for name, found in p["decisions"].items() if _flip(found, c)
     ] + _sla_flip(p)
@@ -214,7 +214,9 @@ def _stop(p: JSON, c: Campaign) -> Words:
 
 @_on("campaign.closed")
 def _closed(p: JSON, c: Campaign) -> Words:
-    return _conclusion(p["terminal"], p), ["another stop condition: see the evidence with `sotactl why`"]
+    return _conclusion(p["terminal"], p), [
+        f"another conclusion of event {seq}: sotactl why {seq}" for seq in p["evidence"]
+    ]
 
 
 def _conclusion(condition: str, p: JSON) -> list[str]:

@@ -12,7 +12,6 @@ from sotad.cli.entry import Parser
 from sotad.cli.entry import main as enter
 from sotad.cli.options import add_dir, subcommand
 from sotad.cli.output import emit_json
-from sotad.errors import BadInput
 
 EPILOG = """\
 examples:
@@ -42,27 +41,25 @@ def parser() -> Parser:
 
 def _add_demo(commands: Any) -> None:
     what = "a real campaign on this machine: reference engine, benchmarks, patch, review, report"
-    examples = "  sotad demo --dir demo-state\n  sotad demo --implementer cheater --json"
+    examples = "  sotad demo                     state in demo-state/TIME\n  sotad demo --implementer cheater --json"
     demo = subcommand(commands, "demo", what, examples)
-    demo.add_argument("--defect", metavar="NAME", help="which defect the target engine starts with")
+    demo.add_argument(
+        "--defect",
+        metavar="NAME",
+        help="which defect the target engine starts with: full-logits (compute, the default), "
+        "equal-length-batch (scheduling) or kv-copy (memory traffic)",
+    )
     implementers = ("scripted", "none", "cheater")
     demo.add_argument(
         "--implementer", choices=implementers, default="scripted", help="who writes the patches"
     )
-    demo.add_argument("--keep", action="store_true", help="keep the state directory")
     demo.set_defaults(run=_demo)
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from sotad.demo.defects import DEFECTS
     from sotad.demo.run import main as run_demo
 
-    args.defect = args.defect or next(iter(DEFECTS))
-    if args.defect not in DEFECTS:
-        raise BadInput(
-            f"--defect {args.defect!r}: there is none of that name", f"choose {', '.join(DEFECTS)}"
-        )
-    args.dir = getattr(args, "dir", None) or "demo-state"
+    args.dir = getattr(args, "dir", None)
     status: int = run_demo(args)
     return status
 

@@ -112,11 +112,15 @@ def _print_report(path: Path, report: JSON) -> None:
 
 
 def _notes(report: JSON) -> list[str]:
+    notes: list[str] = list(report["notes"])
     other = [w for w in report["written_under"] if w["machine_digest"] != report["checked_under"]]
-    return [
-        *report["notes"],
-        *(f"events from {w['from']} were written by release {w['version']} under other rules" for w in other),
-    ]
+    if other:
+        starts = ", ".join(str(w["from"]) for w in other)
+        releases = ", ".join(sorted({w["version"] for w in other}))
+        notes.append(
+            f"the daemons of release {releases} that started at event {starts} had other rules than this"
+        )
+    return notes
 
 
 # --- replay -----------------------------------------------------------------------------------------------

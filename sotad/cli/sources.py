@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode
 
 from sotad.cli.output import say
 from sotad.client import Client
 from sotad.errors import NotFound, Unreachable
 from sotad.paths import StateDir
+
+if TYPE_CHECKING:
+    from statemachine.state import World
 
 JSON = dict[str, Any]
 PAGE = 1000
@@ -89,18 +93,22 @@ class Offline:
     running = False
 
     def __init__(self, places: StateDir) -> None:
-        from sotad.api.past import world_at
-
         self._places = places
-        self._world = world_at(places.ledger)
 
     def status(self) -> JSON:
         """As of the ledger's last event."""
         from sotad.api.summary import summaries
 
-        daemon = {**self._world.daemon, "running": False, "seq": self._world.seq, "epoch": self._world.epoch}
+        world = self._world
+        daemon = {**world.daemon, "running": False, "seq": world.seq, "epoch": world.epoch}
         daemon["state_dir"] = str(self._places.root)
-        return {"daemon": daemon, "campaigns": summaries(self._world)}
+        return {"daemon": daemon, "campaigns": summaries(world)}
+
+    @cached_property
+    def _world(self) -> World:
+        from sotad.api.past import world_at
+
+        return world_at(self._places.ledger)
 
     def campaign(self, name: str) -> JSON:
         """As of the ledger's last event."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from typing import IO
 
 from sotad.errors import OperatorFault
+
+TRIES, PAUSE_S = 5, 0.05
 
 
 class Lock:
@@ -29,7 +32,7 @@ class Lock:
         except OSError as error:
             raise OperatorFault(f"{self._path}: {error.strerror}: choose a writable --dir") from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(self._file)
         except BlockingIOError:
             self._file.seek(0)
             holder = _holder(self._file.read())
@@ -40,6 +43,15 @@ class Lock:
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid(), "host": os.uname().nodename}))
         self._file.flush()
+
+    def _lock(self, file: IO[str]) -> None:
+        """Lock, trying again for a moment: `sotad stop` and `sotactl doctor` touch the lock to look at it."""
+        for _ in range(TRIES):
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(PAUSE_S)
+        return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
         """Let go of the lock."""

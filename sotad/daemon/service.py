@@ -22,6 +22,7 @@ from ledger.reader import Reader
 from ledger.schema import sqlite_build
 from ledger.store import Ledger
 from ledger.writer import Writer
+from sotad.api.access import load_token
 from sotad.api.address import parse_address
 from sotad.api.app import make_app
 from sotad.api.past import why_at
@@ -178,7 +179,7 @@ async def _main(paths: StateDir, tcp: str | None) -> int:
     configure(paths.log, config.log_level, redactor(os.environ))
     notifier = Notifier()
     async with _assembled(paths, config) as (daemon, driver, writer, inbox):
-        token = _token(paths) if tcp else None
+        token = load_token(paths.token) if tcp else None
         async with serving(make_app(daemon, token), paths.socket, parse_address(tcp) if tcp else None):
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -277,15 +278,3 @@ async def _feed(daemon: Daemon, notifier: Notifier) -> None:
             notifier.send(WATCHDOG=1, STATUS=f"{live} live campaigns, ledger at {daemon.world.seq}")
         else:
             log.error("daemon.stuck", progress_age_s=daemon.progress_age_s)
-
-
-def _token(paths: StateDir) -> str:
-    """The bearer token for TCP: made once, readable by the owner only."""
-    import secrets
-
-    if not paths.token.exists():
-        paths.token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(paths.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32))
-    return paths.token.read_text().strip()

@@ -17,12 +17,14 @@ import yaml
 
 from sotad.client import Client
 from sotad.demo.checkouts import make_fork, make_upstream
+from sotad.demo.defects import DEFECTS
 from sotad.demo.progress import Progress
-from sotad.errors import HostFault, OperatorFault, Unreachable
+from sotad.errors import BadInput, HostFault, Unreachable
 from sotad.paths import StateDir
 from sotad.shipped import shipped
 
 JSON = dict[str, Any]
+DEFAULT_DEFECT = "full-logits"
 START_S = 60.0
 POLL_S = 0.3
 MAX_RESTARTS = 500
@@ -88,8 +90,11 @@ class Daemon:
 
 def main(args: argparse.Namespace) -> int:
     """Run the demo; 0 when the campaign succeeded, 1 when it ended otherwise."""
-    paths = StateDir(Path(args.dir).absolute())
-    spec_path = prepare(paths.root, args.defect, args.implementer)
+    defect = args.defect or DEFAULT_DEFECT
+    if defect not in DEFECTS:
+        raise BadInput(f"there is no defect {defect!r}", f"choose one of {', '.join(DEFECTS)}")
+    paths = StateDir(Path(args.dir or time.strftime("demo-state/%Y%m%d-%H%M%S")).absolute())
+    spec_path = prepare(paths.root, defect, args.implementer)
     progress = Progress(sys.stderr)
     daemon = Daemon(paths)
     try:
@@ -110,11 +115,11 @@ def prepare(root: Path, defect: str, implementer: str) -> Path:
     """Lay out the checkouts and the campaign file below the state directory.
 
     Raises:
-        OperatorFault: there is a demo already.
+        BadInput: there is a demo already.
     """
     home = root / "demo"
     if home.exists():
-        raise OperatorFault(f"{home} is there already", "remove it, or choose another --dir")
+        raise BadInput(f"{home} is there already", "remove it, or choose another --dir")
     home.mkdir(parents=True)
     make_upstream(home / "upstream")
     make_fork(home / "upstream", home / "target", defect)

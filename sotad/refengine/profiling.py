@@ -86,9 +86,6 @@ class StepProfiler:
         capture = self._active
         if capture is None:
             return _OFF
-        if capture.num_steps is not None and capture.steps >= capture.num_steps:
-            self._finish(capture)
-            return _OFF
         wanted = capture.stage in (None, stage)
         if wanted != capture.recording:
             capture.profiler.toggle_collection_dynamic(wanted, [ProfilerActivity.CPU])

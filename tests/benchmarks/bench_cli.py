@@ -1,8 +1,9 @@
 """What ``sotactl status`` costs: CPU time of the whole process against an interpreter that imports little.
 
-Run it with ``python tests/benchmarks/bench_cli.py [RUNS]``. A real server with a real ledger answers on a Unix socket
-in a process of its own. Runs are interleaved, so that the machine's mood meets both sides alike; CPU time comes from
-``wait4``. Goal: the ratio of the medians is at most 2.5. Exit status 1 when it is missed.
+Run it with ``python tests/benchmarks/bench_cli.py [RUNS]``. A real daemon answers on its Unix socket. Runs
+are interleaved, so that the machine's mood meets both sides alike; CPU time comes from ``wait4``.
+
+Goal: the ratio of the medians is at most 2.5. Exit status 1 when it is missed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def main() -> int:
     runs = max(15, int(sys.argv[1]) if len(sys.argv) > 1 else 31)
     with tempfile.TemporaryDirectory() as folder:
         here = StateDir(Path(folder))
-        server = subprocess.Popen([sys.executable, "-m", "sotad.cli.daemon", "start", "--dir", folder], cwd=ROOT)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "sotad.cli.daemon", "start", "--dir", folder], cwd=ROOT
+        )
         try:
             _await_socket(here, server)
             script = "import sys; from sotad.cli.control import main; sys.exit(main())"
@@ -73,7 +76,8 @@ def _await_socket(here: StateDir, server: subprocess.Popen[bytes]) -> None:
 
 def _judge(found: dict[str, list[float]]) -> int:
     base = statistics.median(found["bare: argparse, socket, json"])
-    print(f"{'command':32} {'median ms':>10} {'p90 ms':>8} {'ratio':>6}   (n = {len(next(iter(found.values())))})")
+    runs = len(next(iter(found.values())))
+    print(f"{'command':32} {'median ms':>10} {'p90 ms':>8} {'ratio':>6}   (n = {runs})")
     worst = 0.0
     for name, times in found.items():
         median, p90 = statistics.median(times), statistics.quantiles(times, n=10)[-1]

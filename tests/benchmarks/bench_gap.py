@@ -108,7 +108,7 @@ def _far(values: Array) -> Array:
     n = values.shape[1]
     off = np.abs(values - np.median(values, axis=1, keepdims=True))
     limit = gap_blocks._LIMITS[min(n, 20) - 4] * np.median(off, axis=1, keepdims=True)
-    return (off > limit) & (limit > 0)
+    return (off > limit) & (limit >= 1e-6)
 
 
 def ours(target: Array, leader: Array, rule: GapRule) -> tuple[Array, Array]:
@@ -169,9 +169,7 @@ def _noise(x: Array, y: Array, noise_x: Array, noise_y: Array, runs: int) -> Arr
     return np.maximum(deviation / NormalDist().inv_cdf(0.75) / math.sqrt(2), between_runs)
 
 
-def _reach(
-    shape: Spending, share: float, se: Array, df: Array, pairs_se: Array, n: int, rule: GapRule
-) -> Array:
+def _reach(shape: Spending, share: float, se: Array, df: Array, pairs_se: Array, n: int, rule: GapRule) -> Array:
     alpha = gap_interval.USED * rule.alpha / rule.scenarios
     launches = se * _critical(_boundary(shape, alpha * (1 - share), rule), df, n)
     pairs = pairs_se * student_critical(float(_boundary(shape, alpha * share, rule)[n]), n - 1.0)
@@ -211,9 +209,7 @@ def prototype(target: Array, leader: Array, rule: GapRule) -> tuple[Array, Array
 
 def fixed(target: Array, leader: Array, rule: GapRule) -> tuple[Array, Array]:
     """Three runs a side in one launch, means compared with tau."""
-    g = 100.0 * (
-        1.0 - np.exp(target[:, 0, :3] / 100).mean(axis=1) / np.exp(leader[:, 0, :3] / 100).mean(axis=1)
-    )
+    g = 100.0 * (1.0 - np.exp(target[:, 0, :3] / 100).mean(axis=1) / np.exp(leader[:, 0, :3] / 100).mean(axis=1))
     verdict = np.select([g > rule.tau_pct, g < -rule.tau_pct], [BEHIND, AHEAD], PAR)
     return verdict, np.ones(len(g))
 
@@ -282,9 +278,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def report(
-    title: str, cells: Iterator[Cell], rule: GapRule, args: argparse.Namespace
-) -> list[dict[str, Any]]:
+def report(title: str, cells: Iterator[Cell], rule: GapRule, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Print one table; each cell has its own seed, so that a table does not depend on what ran before."""
     found, lines = [], []
     for number, cell in enumerate(cells):
@@ -320,18 +314,12 @@ def print_limits(campaigns: int, seed: int) -> None:
 
 def main() -> None:
     """Print the tables that the arguments ask for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--campaigns", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stress", action="store_true", help="also settings outside the guarantee's model")
-    parser.add_argument(
-        "--demo", action="store_true", help="a noisy laptop: tau 10%%, cap 12, 3 runs a launch"
-    )
-    parser.add_argument(
-        "--limits", action="store_true", help="only compute the limits for setting blocks aside"
-    )
+    parser.add_argument("--demo", action="store_true", help="a noisy laptop: tau 10%%, cap 12, 3 runs a launch")
+    parser.add_argument("--limits", action="store_true", help="only compute the limits for setting blocks aside")
     parser.add_argument("--json", type=Path, help="write every figure here too")
     args = parser.parse_args()
     if args.limits:

@@ -52,7 +52,9 @@ def work(path: Path, appends: int) -> None:
             except LedgerError as error:
                 say(f"failed {error.code}")
         if appends:
-            ledger.append([Draft(campaign="c", type="step", payload=Artifacts(path.parent / "artifacts").put_bytes(b"x"))])
+            ledger.append(
+                [Draft(campaign="c", type="step", payload=Artifacts(path.parent / "artifacts").put_bytes(b"x"))]
+            )
             ledger.checkpoint(signer)
             ledger.save_snapshot(1, b"state", "machine")
 

@@ -117,7 +117,15 @@ def test_a_payload_that_json_cannot_hold_exactly_is_refused(
 
 @pytest.mark.parametrize(
     "change",
-    [{"campaign": "a\nb"}, {"key": "\x00"}, {"actor": "\ud800"}, {"type": "nope"}, {"type": 3}, {"cause": 1}, {"cause": True}],
+    [
+        {"campaign": "a\nb"},
+        {"key": "\x00"},
+        {"actor": "\ud800"},
+        {"type": "nope"},
+        {"type": 3},
+        {"cause": 1},
+        {"cause": True},
+    ],
 )
 def test_a_column_that_cannot_be_hashed_unambiguously_is_refused(ledger: Ledger, change: dict[str, Any]) -> None:
     """Control characters, broken Unicode, unknown types and causes that do not exist never get in."""

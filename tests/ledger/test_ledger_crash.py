@@ -25,7 +25,17 @@ from ledger.verify import verify
 
 WORKER = Path(__file__).with_name("crash_worker.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-FILES = ("ledger.db", "ledger.db.new", "ledger.db.new-wal", "ledger.db.new-journal", "ledger.db-wal", "ledger.db-shm", "ledger.db-journal", "ledger.db.turn", "checkpoints.jsonl")
+FILES = (
+    "ledger.db",
+    "ledger.db.new",
+    "ledger.db.new-wal",
+    "ledger.db.new-journal",
+    "ledger.db-wal",
+    "ledger.db-shm",
+    "ledger.db-journal",
+    "ledger.db.turn",
+    "checkpoints.jsonl",
+)
 CALLS = "openat,close,read,pread64,write,pwrite64,lseek,newfstatat,fcntl,flock,fdatasync,fsync,ftruncate,unlink,mmap"
 DIRECTORY_CALLS = "fsync,rename,linkat,fchmod"
 """Calls that the interpreter itself does not make: swept on every path, so that keys and artifacts are in."""

@@ -46,7 +46,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 600 KB, or a skip where it cannot be mounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True, check=False)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True, check=False
+    )
     if mount.returncode:
         pytest.skip("needs the right to mount a small tmpfs")
     yield folder
@@ -185,7 +187,7 @@ def test_a_truncated_ledger_is_reported_and_left_alone(closed: Path, catalogue: 
     closed.write_bytes(closed.read_bytes()[:size])
     report = verify(closed, catalogue=catalogue)
     assert "unreadable" in {problem.kind for problem in report.problems}
-    with pytest.raises(Corrupt, match="keep the file|chain breaks"):
+    with pytest.raises(Corrupt, match=r"keep the file|chain breaks"):
         list(replay(closed, catalogue=catalogue))
     with pytest.raises(Corrupt, match="keep the file"):
         Ledger.open(closed, catalogue=catalogue)
@@ -210,8 +212,8 @@ def test_somebody_who_holds_the_file_is_waited_for_then_named(
 ) -> None:
     """A process that writes without end does not hang the daemon for ever."""
     monkeypatch.setattr("ledger.store.BUSY_SECONDS", 0.1)
-    with Ledger.open(ledger.path, catalogue=catalogue) as impatient, ledger._turn:
-        with pytest.raises(Unwritable, match="another process has been writing"):
+    with Ledger.open(ledger.path, catalogue=catalogue) as impatient:
+        with ledger._turn, pytest.raises(Unwritable, match="another process has been writing"):
             impatient.claim_epoch()
 
 

@@ -30,7 +30,7 @@ def test_a_key_that_others_can_read_or_that_is_none_is_refused(tmp_path: Path) -
     (tmp_path / "ledger.pub").write_text("junk")
     with pytest.raises(BadKey, match="64 hex digits"):
         PublicKey.load(tmp_path / "ledger.pub")
-    with pytest.raises(BadKey, match="ledger.pub"):
+    with pytest.raises(BadKey, match=r"ledger\.pub"):
         PublicKey.load(tmp_path / "none")
 
 

@@ -32,8 +32,11 @@ def contents(path: Path) -> dict[str, list[Any]] | None:
             found: dict[str, list[Any]] = {
                 table: [
                     tuple((type(value).__name__, value) for value in row)
-                    for row in connection.execute(f"SELECT *, typeof(payload) FROM {table} NOT INDEXED ORDER BY 1"
-                        if table == "events" else f"SELECT * FROM {table} NOT INDEXED ORDER BY 1")
+                    for row in connection.execute(
+                        f"SELECT *, typeof(payload) FROM {table} NOT INDEXED ORDER BY 1"
+                        if table == "events"
+                        else f"SELECT * FROM {table} NOT INDEXED ORDER BY 1"
+                    )
                 ]
                 for table in TABLES
             }
@@ -89,7 +92,9 @@ def copy_row(connection: sqlite3.Connection, dice: random.Random) -> str:
     connection.execute("UPDATE events SET seq = 1 - seq WHERE seq < 0")
     source += source >= at
     row = connection.execute("SELECT * FROM events WHERE seq = ?", (source,)).fetchone()
-    connection.execute(f"INSERT INTO events VALUES ({','.join('?' * 12)})", (at, row[1], row[2] + 99, *row[3:9], None, *row[10:]))
+    connection.execute(
+        f"INSERT INTO events VALUES ({','.join('?' * 12)})", (at, row[1], row[2] + 99, *row[3:9], None, *row[10:])
+    )
     return "copy"
 
 
@@ -109,7 +114,8 @@ def mutate_checkpoint(connection: sqlite3.Connection, dice: random.Random) -> st
 
 
 ROW_MUTATIONS: tuple[Callable[[sqlite3.Connection, random.Random], str], ...] = (
-    mutate_text, mutate_text, mutate_number, mutate_number, delete_rows, swap_rows, copy_row, swap_values, mutate_checkpoint
+    mutate_text, mutate_text, mutate_number, mutate_number, delete_rows, swap_rows, copy_row, swap_values,
+    mutate_checkpoint,
 )  # fmt: skip
 
 
@@ -146,7 +152,9 @@ def mutate_bytes(path: Path, dice: random.Random) -> str:
     return kind
 
 
-def run(closed: Path, work: Path, mutate: Callable[[Path, random.Random], str], count: int, catalogue: Any) -> Counter[str]:
+def run(
+    closed: Path, work: Path, mutate: Callable[[Path, random.Random], str], count: int, catalogue: Any
+) -> Counter[str]:
     """Mutate fresh copies; each mutation is detected or changed no value of any row."""
     work.mkdir()
     sound = contents(closed)

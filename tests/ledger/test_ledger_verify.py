@@ -263,7 +263,9 @@ def test_a_rehashed_event_that_breaks_a_rule_of_the_ledger_is_illegal(
     assert kinds in illegal[0].detail
 
 
-@pytest.mark.parametrize("statement", ["DROP TRIGGER events_no_update", "DROP INDEX events_by_key", "CREATE TABLE x (y)"])
+@pytest.mark.parametrize(
+    "statement", ["DROP TRIGGER events_no_update", "DROP INDEX events_by_key", "CREATE TABLE x (y)"]
+)
 def test_a_ledger_without_its_guards_is_named(closed: Path, check: Any, statement: str) -> None:
     """schema: tables, indexes and triggers are what this layout says, no more and no less."""
     connection = sqlite3.connect(closed)
@@ -335,7 +337,10 @@ def test_an_export_is_json_lines_and_verifies_like_its_ledger(lines: list[bytes]
         (lambda x: x[:10] + x[13:], [(10, "cut_tail")]),
         (lambda x: [*x[:4], x[4].replace(b'"seq":4', b'"seq": 4'), *x[5:]], [(None, "unreadable"), (4, "deleted")]),
         (lambda x: [*x[:4], x[4].replace(b'"seq":4', b'"seq":"4"'), *x[5:]], [(None, "unreadable"), (4, "deleted")]),
-        (lambda x: [*x[:4], x[4].replace(b'"seq":4', b'"seq":9,"seq":4'), *x[5:]], [(None, "unreadable"), (4, "deleted")]),
+        (
+            lambda x: [*x[:4], x[4].replace(b'"seq":4', b'"seq":9,"seq":4'), *x[5:]],
+            [(None, "unreadable"), (4, "deleted")],
+        ),
     ],
 )
 def test_an_edited_export_is_named(lines: list[bytes], check_lines: Any, edit: Any, expected: Any) -> None:

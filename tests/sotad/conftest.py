@@ -46,7 +46,14 @@ class SmallService:
         self.ledger = Ledger.open(here.ledger)
         self.ledger.claim_epoch()
         self._waiters: set[asyncio.Future[None]] = set()
-        started = {"version": "0", "machine_digest": "0" * 64, "pid": 1, "boot_id": "b", "host": "h", "sqlite": "3"}
+        started = {
+            "version": "0",
+            "machine_digest": "0" * 64,
+            "pid": 1,
+            "boot_id": "b",
+            "host": "h",
+            "sqlite": "3",
+        }
         self.record("", "daemon.started", started)
 
     def record(self, campaign: str, type_: str, payload: dict[str, Any], actor: str = "daemon") -> Event:
@@ -69,7 +76,13 @@ class SmallService:
         return str(spec["campaign"])
 
     def status(self) -> dict[str, Any]:
-        daemon = {"version": "0", "pid": os.getpid(), "epoch": 1, "started_ns": 1, "state_dir": str(self.here.root)}
+        daemon = {
+            "version": "0",
+            "pid": os.getpid(),
+            "epoch": 1,
+            "started_ns": 1,
+            "state_dir": str(self.here.root),
+        }
         daemon |= {"seq": self.world.seq, "machine_digest": "0" * 64, "sqlite": "3", "ready": self.ready}
         return {"daemon": daemon | {"progress_age_s": 0.1}, "campaigns": summaries(self.world)}
 
@@ -92,7 +105,7 @@ class SmallService:
         with Reader(self.ledger_path) as reader:
             return list(reader.events(after, None, campaign, limit))
 
-    async def changed(self, after: int, timeout: float) -> int:
+    async def changed(self, after: int, timeout: float) -> int:  # noqa: ASYNC109
         if self.world.seq <= after:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)

@@ -27,7 +27,9 @@ from sotad.paths import StateDir
 JSON = dict[str, Any]
 
 
-async def ask(client: Client, method: str, target: str, data: bytes = b"", **headers: str) -> tuple[int, bytes, JSON]:
+async def ask(
+    client: Client, method: str, target: str, data: bytes = b"", **headers: str
+) -> tuple[int, bytes, JSON]:
     """One raw request; status, body and headers."""
     connector = aiohttp.UnixConnector(str(client.path))
     async with (
@@ -235,7 +237,10 @@ async def test_tcp_needs_the_token(service: Any, here: StateDir) -> None:
     assert load_token(here.token) == token
     assert stat.S_IMODE(here.token.stat().st_mode) == 0o600
     port = _free_port()
-    async with serving(make_app(service, token), here.socket, Address("127.0.0.1", port)), aiohttp.ClientSession() as http:
+    async with (
+        serving(make_app(service, token), here.socket, Address("127.0.0.1", port)),
+        aiohttp.ClientSession() as http,
+    ):
 
         async def status(path: str, said: str | None) -> int:
             headers = {} if said is None else {"Authorization": said}

@@ -1,4 +1,4 @@
-"""Server-sent events: every event once, in order, across reconnects; a sign of life; an end when the daemon stops."""
+"""Server-sent events: each once, in order, across reconnects; a sign of life; an end with the daemon."""
 
 from __future__ import annotations
 

@@ -29,7 +29,6 @@ async def test_a_detached_daemon_from_start_to_stop(here: StateDir, run: Any) ->
         stopped = await run("stop", module=DAEMON)
     assert stopped.status == 0, stopped.err
     assert holder(here.lock) is None
-    assert not Path(f"/proc/{pid}/fd").exists() or not list(Path(f"/proc/{pid}/fd").iterdir())
     again = await run("stop", module=DAEMON)
     assert (again.status, "no daemon runs" in again.err) == (3, True)
     assert (await run("ledger", "verify", str(here.root))).status == 0
@@ -50,7 +49,9 @@ async def test_start_refuses_an_address_before_it_starts(run: Any) -> None:
     assert (found.status, "no port" in found.err) == (2, True)
 
 
-async def test_init_makes_files_that_are_fine_and_overwrites_none(here: StateDir, run: Any, tmp_path: Path) -> None:
+async def test_init_makes_files_that_are_fine_and_overwrites_none(
+    here: StateDir, run: Any, tmp_path: Path
+) -> None:
     """What init writes, validate accepts."""
     made = await run("init", str(tmp_path / "new"), module=DAEMON)
     assert made.status == 0
@@ -64,13 +65,13 @@ async def test_validate_tells_every_problem_of_every_file(run: Any, tmp_path: Pa
     """One line per mistake with file and key, for all files before the status says no."""
     good, bad, missing = (tmp_path / name for name in ("good.yaml", "bad.yaml", "missing.yaml"))
     good.write_text(example)
-    bad.write_text(example.replace("max_p50_ttft_ms", "max_p5_ttft_ms").replace("rounds: 3", "rounds: none"))
+    bad.write_text(example.replace("alpha: ", "alfa: ").replace("rounds: 3", "rounds: none"))
     found = await run("validate", str(bad), str(good), str(missing), module=DAEMON)
     assert found.status == 2
     assert found.out == f"{good}: fine\n"
     lines = found.err.splitlines()
     assert len(lines) == 3
-    assert "sla.max_p5_ttft_ms" in lines[0]
+    assert "decision.alfa" in lines[0]
     assert "budget.rounds" in lines[1]
     assert str(missing) in lines[2]
     as_json = json.loads((await run("validate", "--json", str(bad), module=DAEMON)).out)

@@ -17,7 +17,15 @@ from statemachine.machine import IllegalEvent
 
 def tree(kind: type[SotadError] = SotadError) -> list[type[SotadError]]:
     """The classes of ``sotad.errors``, base first."""
-    return [kind, *(below for child in kind.__subclasses__() if child.__module__ == "sotad.errors" for below in tree(child))]
+    return [
+        kind,
+        *(
+            below
+            for child in kind.__subclasses__()
+            if child.__module__ == "sotad.errors"
+            for below in tree(child)
+        ),
+    ]
 
 
 def test_every_class_has_a_code_of_its_own_and_a_place_in_the_docstring() -> None:

@@ -1,0 +1,45 @@
+# Needs Python >= 3.11 with venv, git and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
+DEFECT ?= full-logits
+IMPLEMENTER ?= scripted
+
+.PHONY: demo test test-slow bench lint clean
+
+demo: $(VENV)/.demo ## a whole campaign on this machine, from nothing to a verdict
+	$(BIN)/sotad demo --defect $(DEFECT) --implementer $(IMPLEMENTER)
+
+test: $(VENV)/.test ## the default suite: fast, deterministic
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.test ## what takes minutes: every crash point, every demo
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(VENV)/.bench ## every figure that the documentation quotes, as ratios measured in one run
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lint: $(VENV)/.test ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove what was built; campaigns in demo-state stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sotad needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
+	$(PIP) --editable '.[demo,test,lint]'
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) --editable '.[demo,test,lint,bench]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Support for the daemon tests: a stand-in engine, agents, and a daemon that can be killed anywhere."""

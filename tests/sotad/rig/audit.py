@@ -1,0 +1,102 @@
+"""What must hold of every ledger and machine when a campaign is over, however often its daemon died."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+from ledger.events import Event
+from ledger.keys import PublicKey
+from ledger.verify import verify
+from rig.campaign import Rig
+from statemachine.judge import Judge
+
+LAUNCH_ENDS = ("candidate.stopped", "candidate.failed", "candidate.lost")
+JOB_ENDS = ("job.finished", "job.lost", "job.timed_out")
+
+
+def audit(rig: Rig) -> None:
+    """Fail with every breach of what a finished campaign owes."""
+    assert list(problems(rig)) == []
+
+
+def problems(rig: Rig) -> Iterator[str]:
+    """Every breach, in words."""
+    events = rig.events()
+    yield from chain(rig)
+    yield from one_end_each(events)
+    yield from measured_once(events)
+    yield from accounted_for(rig, events)
+    yield from (f"still alive: {process}" for process in rig.processes())
+    for cleaned in rig.events("cleanup.finished"):
+        yield from (f"alive at cleanup: {left}" for left in cleaned.payload["after"])
+
+
+def chain(rig: Rig) -> Iterator[str]:
+    """The ledger verifies, the judge admits every event, and the state directory's own key signed it."""
+    key = PublicKey.load(rig.paths.keys / "ledger.pub") if (rig.paths.keys / "ledger.pub").exists() else None
+    found = verify(rig.paths.ledger, judge=Judge(), public_key=key)
+    yield from (f"verify: {problem}" for problem in found.problems)
+
+
+def one_end_each(events: list[Event]) -> Iterator[str]:
+    """Exactly one end for every job attempt and every launch attempt of a campaign that is over."""
+    jobs = Counter((e.campaign, e.payload["job"], e.payload["attempt"]) for e in events if e.type in JOB_ENDS)
+    launches = Counter(
+        (e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type in LAUNCH_ENDS
+    )
+    for event in events:
+        if event.type == "job.dispatched":
+            count = jobs[event.campaign, event.payload["job"], event.payload["attempt"]]
+            if count != 1:
+                yield f"{event.payload['job']} attempt {event.payload['attempt']} has {count} ends"
+        if event.type == "candidate.launched":
+            count = launches[event.campaign, event.payload["launch"], event.payload["attempt"]]
+            if count != 1:
+                yield f"launch {event.payload['launch']} attempt {event.payload['attempt']} has {count} ends"
+
+
+def measured_once(events: list[Event]) -> Iterator[str]:
+    """No measurement is counted twice, none of a launch that stands is missing."""
+    rows: Counter[tuple[str, str, int, str, int]] = Counter()
+    stands = {
+        (e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type == "candidate.stopped"
+    }
+    for e in events:
+        if e.type == "benchmark.finished":
+            p = e.payload
+            rows[e.campaign, p["launch"], p["attempt"], p["scenario"], p["run"]] += 1
+    yield from (f"measured {count} times: {key}" for key, count in rows.items() if count != 1)
+    standing = Counter((c, launch, s, run) for c, launch, attempt, s, run in rows if (c, launch, attempt) in stands)
+    yield from (f"{count} rows stand for {key}" for key, count in standing.items() if count != 1)
+    for e in events:
+        if e.type == "job.dispatched" and e.payload["activity"] == "launch":
+            at = (e.campaign, e.payload["job"], e.payload["attempt"])
+            if at in stands:
+                yield from (
+                    f"{at}: nothing stands for {scenario} run {run}"
+                    for scenario, seeds in e.payload["params"]["seeds"].items()
+                    for run in range(len(seeds))
+                    if not rows[(*at, scenario, run)]
+                )
+
+
+def accounted_for(rig: Rig, events: list[Event]) -> Iterator[str]:
+    """Every run directory of a load generator that ended well is in the ledger, or its launch was voided."""
+    rows = {
+        (e.campaign, e.payload["launch"], str(e.payload["attempt"]), f"bench-{e.payload['scenario']}-{e.payload['run']}")
+        for e in events
+        if e.type == "benchmark.finished"
+    }
+    void = {
+        (e.campaign, e.payload["launch"], str(e.payload["attempt"]))
+        for e in events
+        if e.type in ("candidate.lost", "candidate.failed")
+    }
+    for path in rig.paths.runs.rglob("bench-*/exit.json"):
+        campaign, *launch, attempt, name = path.parent.relative_to(rig.paths.runs).parts
+        if json.loads(path.read_text())["exit_code"] == 0:
+            at = (campaign, "/".join(launch), attempt)
+            if (*at, name) not in rows and at not in void:
+                yield f"{path.parent} measured, and nobody says what became of it"

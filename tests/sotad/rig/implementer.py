@@ -1,0 +1,62 @@
+"""The tests' implementer: ``implementer.py FOLDER REQUEST RESULT`` in the target's worktree.
+
+``FOLDER/implementer`` holds what it does: ``patch`` (lower the constant and commit) or one of the ways to fail.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.02)
+
+
+def lower_the_constant(commit: bool) -> None:
+    source = Path("refengine/work.py")
+    source.write_text(re.sub(r"^TOKEN_WORK = \d+", "TOKEN_WORK = 800", source.read_text(), flags=re.MULTILINE))
+    if commit:
+        subprocess.run(["git", "commit", "-qam", "Do less work per token"], check=True, timeout=30)
+
+
+def implement(mode: str, folder: Path) -> None:
+    if mode == "wait":
+        wait_for(folder / "go")
+    if mode == "outside":
+        Path("README.md").write_text("changed\n")
+        subprocess.run(["git", "add", "--all"], check=True, timeout=30)
+    if mode == "wrong tokens":
+        source = Path("refengine/work.py")
+        source.write_text(source.read_text().replace("300 + int", "301 + int"))
+    if mode == "cannot start":
+        source = Path("refengine/__main__.py")
+        source.write_text(source.read_text().replace("    flags = parser.parse_args()\n", "    sys.exit(7)\n"))
+    lower_the_constant(commit=mode != "uncommitted")
+
+
+def main() -> int:
+    folder, request, result = (Path(argument) for argument in sys.argv[1:])
+    mode, asked = (folder / "implementer").read_text().strip(), json.loads(request.read_text())
+    if mode == "crash":
+        print("the model is not available", file=sys.stderr)
+        return 3
+    if mode == "silent":
+        wait_for(folder / "never")
+    if mode == "decline":
+        answer = {"decline": "nothing comes to mind"}
+    elif asked["action"] == "propose":
+        hypothesis = "\ud800 is no text" if mode == "unstorable" else "a token costs too much work"
+        answer = {"rows": [row["row_id"] for row in asked["rows"]], "hypothesis": hypothesis}
+    else:
+        implement(mode, folder)
+        answer = {"summary": "the constant is lower"}
+    result.write_text(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Runs the real ``sotad start`` in a process that something happens to.
+
+``launcher.py STATE_DIR [--kill WHEN:WHAT] [--kill-in SECONDS] ...``. WHEN is ``before`` or ``after`` the commit,
+WHAT the number of an event or a type. The product knows nothing of this: its functions are wrapped here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ledger.planning import Outcome, Request
+from ledger.store import Ledger
+from sotad.activities import server
+from sotad.cli.daemon import main
+from sotad.daemon import service
+from sotad.daemon.driver import Driver
+from statemachine.state import Campaign
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    threading.Event().wait()  # nothing more happens in this thread
+
+
+def kill_at(when: str, what: str) -> None:
+    """SIGKILL this process right before, or right after, the commit of one event."""
+    original = Ledger.append_group
+
+    def append_group(self: Ledger, requests: Sequence[Request]) -> list[Outcome]:
+        types = [draft.type for request in requests for draft in request.drafts]
+        due = what in types
+        if what.isdigit():
+            due = self.head()[0] < int(what) <= self.head()[0] + len(types)
+        if due and when == "before":
+            die()
+        outcomes = original(self, requests)
+        if due:
+            die()
+        return outcomes
+
+    Ledger.append_group = append_group  # type: ignore[method-assign]
+
+
+def kill_in(seconds: float) -> None:
+    """SIGKILL this process after a time, whatever it is doing."""
+    timer = threading.Timer(seconds, die)
+    timer.daemon = True
+    timer.start()
+
+
+def take_ports(count: int) -> None:
+    """The next ``count`` ports that servers are given are held by somebody else: this process."""
+    original, held = server.free_port, []
+
+    def free_port() -> int:
+        port = original()
+        if len(held) < count:
+            import socket
+
+            held.append(socket.create_server(("127.0.0.1", port)))
+        return port
+
+    server.free_port = free_port
+
+
+def wedge(after_s: float, whole_loop: bool) -> None:
+    """From a moment on the driver never comes round again: it waits for ever, or blocks the whole loop."""
+    original, began = Driver._advance, time.monotonic()
+
+    async def advance(self: Driver, c: Campaign) -> None:
+        if time.monotonic() - began > after_s:
+            threading.Event().wait() if whole_loop else await asyncio.Event().wait()
+        await original(self, c)
+
+    Driver._advance = advance  # type: ignore[method-assign]
+
+
+def arguments(argv: Sequence[str]) -> Any:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("state")
+    parser.add_argument("--kill", default="")
+    parser.add_argument("--kill-in", type=float)
+    parser.add_argument("--take-ports", type=int)
+    parser.add_argument("--wedge", choices=("driver", "loop"))
+    parser.add_argument("--wedge-after", type=float, default=0.0)
+    parser.add_argument("--stalled", type=float, help="seconds after which the loop counts as stuck")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    wanted = arguments(sys.argv[1:])
+    if wanted.kill:
+        kill_at(*wanted.kill.split(":", 1))
+    if wanted.kill_in:
+        kill_in(wanted.kill_in)
+    if wanted.take_ports:
+        take_ports(wanted.take_ports)
+    if wanted.wedge:
+        wedge(wanted.wedge_after, wanted.wedge == "loop")
+    if wanted.stalled:
+        service.STALLED_S = wanted.stalled
+    sys.exit(main(["start", "--dir", wanted.state]))
