@@ -16,6 +16,7 @@ from ledger.schema import DAMAGE, DDL, connect_reader
 from ledger.tracing import Finding
 
 _EPOCHS = "SELECT (SELECT epoch FROM fence), (SELECT max(epoch) FROM events NOT INDEXED)"
+_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 _LINE = 1 << 16
 _FARTHEST = 1 << 32
 
@@ -125,18 +126,26 @@ class DatabaseSource:
 
 def _schema_faults(connection: sqlite3.Connection) -> Iterator[Finding]:
     try:
-        found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
+        found = set(connection.execute(_SCHEMA))
         epoch, written = connection.execute(_EPOCHS).fetchone()
     except DAMAGE as error:
         yield Finding(None, "schema", f"the tables cannot be read: {error}")
         return
-    for statement in DDL:
-        if statement not in found:
-            yield Finding(None, "schema", f"missing or altered: {statement.splitlines()[0]}")
-    for statement in found - set(DDL):
-        yield Finding(None, "schema", f"not part of a ledger: {statement.splitlines()[0]}")
+    expected = _expected_schema()
+    for kind, name, *_ in expected - found:
+        yield Finding(None, "schema", f"{kind} {name} is missing or altered")
+    for kind, name, *_ in found - expected:
+        if (kind, name) not in {item[:2] for item in expected}:
+            yield Finding(None, "schema", f"{kind} {name} is not part of a ledger")
     if not isinstance(epoch, int) or (isinstance(written, int) and epoch < written):
         yield Finding(None, "schema", f"the fence stands at epoch {epoch}, events were written in epoch {written}")
+
+
+def _expected_schema() -> set[tuple[str, ...]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statement in DDL:
+            connection.execute(statement)
+        return set(connection.execute(_SCHEMA))
 
 
 def _integrity_faults(connection: sqlite3.Connection) -> Iterator[Finding]:

@@ -174,7 +174,8 @@ def _gap(c: Campaign) -> list[Command]:
     if "passed" not in c.aa:
         return _aa(c)
     if not c.aa["passed"]:
-        return [_blocked("evidence", "A/A check failed: the target's command differs from itself on this host")]
+        return [_blocked("evidence", "A/A check failed: on this host the target's command differs from itself, "
+                                     "or nothing can be told from its noise")]
     verdict = evidence.gap_verdict(c)
     if verdict is not None:
         return [Record("gap.decided", verdict)]
@@ -234,8 +235,8 @@ def _profiling(c: Campaign) -> list[Command]:
         if (profile.get("commit"), profile.get("round")) != (entry.commit, c.round):
             flags = next(e["flags"] for e in evidence.candidates(c, entry.framework) if e["id"] == entry.candidate)
             params = {"framework": entry.framework, "candidate": entry.candidate, "commit": entry.commit}
-            scenario = evidence.slow_scenario(c)
-            return [_do(c, "profile", f"profile/r{c.round}/{side}", side=side, flags=flags, scenario=scenario, **params)]
+            params |= {"side": side, "flags": flags, "scenario": evidence.slow_scenario(c)}
+            return [_do(c, "profile", f"profile/r{c.round}/{side}", **params)]
     return [_do(c, "explain", f"explain/r{c.round}")]
 
 

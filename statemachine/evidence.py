@@ -295,8 +295,7 @@ def aa_verdict(c: Campaign) -> JSON | None:
     found = decisions(c, aa_contest(c), check_aa)
     if is_open(found):
         return None
-    passed = all(decision.verdict == "same" for decision in found.values() if decision)
-    return {"passed": passed, "decisions": as_json(found)}
+    return {"passed": all(d is not None and d.verdict == "same" for d in found.values()), "decisions": as_json(found)}
 
 
 def improvement_verdict(c: Campaign) -> JSON | None:
@@ -305,7 +304,7 @@ def improvement_verdict(c: Campaign) -> JSON | None:
     if is_open(found):
         return None
     verdicts = [decision.verdict for decision in found.values() if decision]
-    accepted = "accept" in verdicts and "regress" not in verdicts
+    accepted = "accept" in verdicts and set(verdicts) <= {"accept", "flat"}
     return {"accepted": accepted, "decisions": as_json(found)}
 
 

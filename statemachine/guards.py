@@ -466,6 +466,12 @@ def attempt_under_way(a: Ask) -> str | None:
 
 
 @guard
+def attempt_applied(a: Ask) -> str | None:
+    attempt = a.c.attempts.get(a.p["attempt_id"])
+    return _unless(attempt is not None and bool(attempt.commit), f"patch.applied for {a.p['attempt_id']}")
+
+
+@guard
 def tested_once(a: Ask) -> str | None:
     tests = a.c.attempts[a.p["attempt_id"]].tests
     return _unless(tests is None, f"an attempt without tests.finished; passed = {tests} is on record")
@@ -586,7 +592,7 @@ def third_stall(a: Ask) -> str | None:
     return _unless(a.c.stalls + 1 >= MAX_STALLS, f"{MAX_STALLS} stalled rounds in a row ({a.c.stalls} before)")
 
 
-# --- halting and finishing ---------------------------------------------------------------------------------------------
+# --- halting and finishing ------------------------------------------------------------------------------------------
 
 
 @guard

@@ -13,7 +13,7 @@ from typing import Any
 
 from statemachine.guards import GUARDS, Ask
 from statemachine.state import Campaign, World
-from statemachine.table import DAEMON_FACTS, FACTS, PHASES, STEPS, Step
+from statemachine.table import DAEMON_FACTS, FACTS, STEPS, Step
 
 
 class IllegalEvent(ValueError):

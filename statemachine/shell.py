@@ -6,6 +6,7 @@ class. One typed call, :meth:`CampaignMachine.fire`, asks it where an event lead
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from transitions import EventData, MachineError
@@ -20,7 +21,7 @@ class _Phase(NestedState):
     separator = "."
 
 
-class _Table(HierarchicalMachine):  # type: ignore[misc]
+class _Table(HierarchicalMachine):
     state_cls = _Phase
 
 
@@ -98,16 +99,15 @@ def diagram() -> str:
         if step.event in everywhere:
             continue
         for source in step.sources:
-            label = step.event + (f" [{', '.join(step.guards)}]" if step.guards else "")
             if source != step.dest:
-                arrows.setdefault((source, step.dest), []).append(label.split(" [")[0])
+                arrows.setdefault((source, step.dest), []).append(step.event)
     lines = ["stateDiagram-v2", "    [*] --> draft"]
     lines += ["    state round {", *(f"        {_node('round.' + name)} : {name}" for name in ROUND), "    }"]
     for (source, dest), labels in arrows.items():
         lines.append(f"    {_node(source)} --> {_node(dest)} : {' / '.join(dict.fromkeys(labels))}")
     lines += [
         "    closed --> [*]",
-        "    note right of stopping : from every live phase: cancel, budget used up",
+        "    note right of stopping : from every live phase when cancelled or when the budget is used up",
         "    note right of blocked : paused and blocked are reachable from every live phase and return to it",
     ]
     return "\n".join(lines) + "\n"
@@ -115,3 +115,12 @@ def diagram() -> str:
 
 def _node(phase: str) -> str:
     return phase.replace(".", "_")
+
+
+def main() -> None:
+    """Print the diagram."""
+    sys.stdout.write(diagram())
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ from typing import Any
 
 from ledger.artifacts import Artifacts
 from ledger.events import Event
-from sotad.daemon.journal import Journal
+from sotad.daemon.journal import Journal, to_the_end
 from sotad.hosts.base import Host, RunSpec, RunStatus, allowed_environment
 from statemachine.machine import IllegalEvent
 from statemachine.state import JSON, Campaign
@@ -60,6 +60,11 @@ class Context:
         """Seconds to the job's deadline, never below one."""
         return max(1.0, (self.deadline_ns - self.journal.clock()) / 1e9)
 
+    @property
+    def begun(self) -> bool:
+        """Whether this attempt asked for a process already."""
+        return Path(self.host.path(f"{self.campaign}/{self.job}/{self.attempt}")).exists()
+
     async def once(self, type_: str, payload: Mapping[str, Any], name: str = "", actor: str = "daemon") -> Event:
         """Record an event of this attempt, or return it when an earlier entry recorded it.
 
@@ -96,8 +101,12 @@ class Context:
         return self.command((sys.executable, *argv), timeout_s=timeout_s, cwd=cwd, **env)
 
     def command(self, argv: tuple[str, ...], *, timeout_s: float, cwd: str = "/", **env: str) -> RunSpec:
-        """A run of a command with the allow-listed environment."""
-        timeout_s = min(timeout_s, self.remaining_s)
+        """A run of a command with the allow-listed environment.
+
+        Its time is bounded by the job's whole time, not by what is left of it: an attempt that is entered again
+        must ask for the very same run. The driver ends runs at the job's deadline.
+        """
+        timeout_s = min(timeout_s, float(self.spec["budget"]["job_s"]))
         return RunSpec(argv=argv, cwd=cwd, env=allowed_environment(**env), timeout_s=timeout_s)
 
     async def start(self, name: str, spec: RunSpec, files: Mapping[str, bytes] | None = None) -> RunStatus:
@@ -107,7 +116,7 @@ class Context:
         if status.phase == "absent":
             for file, data in (files or {}).items():
                 await self.host.put(run_id, file, data)
-            status = await self.host.start(run_id, spec)
+            status = await to_the_end(self.host.start(run_id, spec))
         if status.phase == "lost":
             raise RunLost(f"{run_id} is gone and left no outcome")
         return status

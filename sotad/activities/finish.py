@@ -44,7 +44,7 @@ def _processes(marker: str) -> list[JSON]:
 
 async def _remove_worktrees(ctx: Context) -> None:
     """Worktrees hold no work of their own: every attempt is a commit on a branch of the checkout."""
-    folder = ctx.state_dir / "worktrees" / ctx.campaign
+    folder = (ctx.state_dir / "worktrees" / ctx.campaign).resolve()  # as git names it
     for framework in ctx.spec["frameworks"].values():
         repo = Path(framework["checkout"])
         if not (repo / ".git").exists():

@@ -7,9 +7,10 @@ import json
 from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.activities.server import Command, Server, ServerFailed, render_launch, require
 from sotad.benchmark.metrics import make_row
+from sotad.daemon.journal import Journal
 from sotad.frameworks import FRAMEWORKS
 from statemachine.ranking import sla_failures
-from statemachine.state import JSON
+from statemachine.state import JSON, Campaign
 
 
 async def launch(ctx: Context) -> str:
@@ -18,18 +19,14 @@ async def launch(ctx: Context) -> str:
     A candidate that fails is a result. A server or load generator that vanished voids the whole launch.
     """
     p = ctx.params
+    if ended := ctx.recorded("ended"):
+        return ended.type
     framework = ctx.spec["frameworks"][p["framework"]]
     command = await render_launch(ctx, p["framework"], p["commit"], p["flags"])
     await ctx.once("candidate.launched", _launched(ctx, command))
     server = await Server.start(ctx, framework["kind"], command)
     try:
-        startup_s = await server.ready()
-        if not ctx.recorded("candidate.ready"):
-            await ctx.once("candidate.ready", {**_who(ctx), "startup_s": round(startup_s, 3)})
-        for scenario, seeds in p["seeds"].items():
-            for run, seed in enumerate(seeds):
-                await _measure(ctx, server, scenario, run, seed)
-        await server.check()
+        await _measure_all(ctx, server)
     except ServerFailed as failure:
         log = await server.stop()
         reason = {**_who(ctx), "status": failure.status, "reason": str(failure), "log": log}
@@ -43,6 +40,15 @@ async def launch(ctx: Context) -> str:
     return "measured"
 
 
+async def abandon(journal: Journal, c: Campaign, job: str, attempt: int, reason: str) -> None:
+    """Void what an attempt launched, when it was ended from outside and could not say so itself."""
+    launched = c.launches.get(job)
+    if launched and launched.attempt == attempt and launched.status in ("launched", "ready"):
+        lost = {"launch": job, "attempt": attempt, "reason": reason}
+        key = f"{c.id}/{job}/{attempt}/ended"
+        await journal.record(c.id, "candidate.lost", lost, cause=launched.seq, key=key)
+
+
 def _who(ctx: Context) -> JSON:
     return {"launch": ctx.job, "attempt": ctx.attempt}
 
@@ -52,12 +58,35 @@ def _launched(ctx: Context, command: Command) -> JSON:
     return {**_who(ctx), **known, "command": command.argv, "dropped_flags": command.dropped}
 
 
-async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: int) -> None:
-    """One run of the load generator; its row, and in the search the SLA verdict on it."""
-    name = f"bench-{scenario}-{run}"
-    about = {**_who(ctx), "scenario": scenario, "run": run, "seed": seed}
-    if ctx.recorded(name):
+async def _measure_all(ctx: Context, server: Server) -> None:
+    """Every run that has no row yet, and the check that the server lived through them all.
+
+    An earlier entry may have ended the server after the last row: then there is nothing left to ask it.
+    """
+    runs = [(scenario, n, seed) for scenario, seeds in ctx.params["seeds"].items() for n, seed in enumerate(seeds)]
+    if all(ctx.recorded(_bench(scenario, run)) for scenario, run, _ in runs) and await server.was_stopped():
+        for scenario, run, _ in runs:
+            await _judge(ctx, scenario, run)
         return
+    startup_s = await server.ready()
+    if not ctx.recorded("candidate.ready"):
+        await ctx.once("candidate.ready", {**_who(ctx), "startup_s": round(startup_s, 3)})
+    for scenario, run, seed in runs:
+        if not ctx.recorded(_bench(scenario, run)):
+            await _measure(ctx, server, scenario, run, seed)
+        await _judge(ctx, scenario, run)
+    await server.check()
+
+
+def _bench(scenario: str, run: int) -> str:
+    """Name of a measurement: of its run directory, and of its row's event."""
+    return f"bench-{scenario}-{run}"
+
+
+async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: int) -> None:
+    """One run of the load generator, and its row."""
+    name = _bench(scenario, run)
+    about = {**_who(ctx), "scenario": scenario, "run": run, "seed": seed}
     await ctx.once("benchmark.started", about, f"{name}-started")
     workload = load_spec(ctx.spec, server, scenario, seed)
     out = ctx.path(name, "out.json")
@@ -70,12 +99,15 @@ async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: 
     await server.check()
     row = make_row(json.loads(raw), _context(ctx, server))
     raw_artifact = await ctx.keep(raw, f"benchmark/raw/{ctx.job}/{name}.json")
-    finished = await ctx.once("benchmark.finished", {**about, "row": row, "raw": raw_artifact}, name)
-    if ctx.params["purpose"] == "search":
-        await _sla(ctx, scenario, run, finished.payload["row"])
+    await ctx.once("benchmark.finished", {**about, "row": row, "raw": raw_artifact}, name)
 
 
-async def _sla(ctx: Context, scenario: str, run: int, row: JSON) -> None:
+async def _judge(ctx: Context, scenario: str, run: int) -> None:
+    """In the search, the SLA verdict on a recorded row."""
+    finished = ctx.recorded(_bench(scenario, run))
+    if finished is None or ctx.params["purpose"] != "search":
+        return
+    row = finished.payload["row"]
     about = {"launch": ctx.job, "scenario": scenario}
     failures = sla_failures(row["metrics"], ctx.spec["sla"])
     for failure in failures:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
+
 from sotad import git
-from sotad.activities.context import ActivityFailed, Context, RunLost
+from sotad.activities.context import ActivityFailed, Context
 from sotad.activities.gates import commit_gates
-from sotad.activities.server import Server, ServerFailed, checkout, render_launch, require
+from sotad.activities.server import Server, ServerFailed, render_launch, require
+from sotad.activities.worktrees import attempt_worktree, checkout
 from sotad.agents import agent_command
 from sotad.benchmark.equivalence import compare
 from sotad.frameworks import FRAMEWORKS
-from sotad.hosts.base import RunSpec
+from sotad.hosts.base import HostError, RunSpec
 from statemachine import evidence
 from statemachine.state import JSON
 
 
 async def propose(ctx: Context) -> str:
     """Ask the implementer which of the open rows it can improve, and how; a refusal settles those rows."""
+    if done := ctx.recorded("outcome"):
+        return done.type
     rows = evidence.plausible_rows(ctx.c)
     request = {
         "action": "propose",
@@ -28,21 +33,36 @@ async def propose(ctx: Context) -> str:
                   for a in ctx.c.attempts.values()],
     }
     folder = await checkout(ctx, ctx.c.target, ctx.c.champion)
-    answer = await ask_agent(ctx, "implementer", request, folder)
-    cited = [row for row in answer.get("rows", []) if row in rows]
-    if answer.get("decline") or not cited:
-        reason = answer.get("decline") or "the proposal cites no open row"
+    answer = _proposal(await ask_agent(ctx, "implementer", request, folder))
+    cited = [row for row in answer.rows if row in rows]
+    if answer.decline or not cited:
+        reason = answer.decline or "the proposal cites no open row"
         await ctx.once("idea.rejected", {"round": ctx.c.round, "rows": rows, "reason": reason}, "outcome")
         return f"declined: {reason}"
-    if not ctx.recorded("outcome"):
-        proposed = {
-            "round": ctx.c.round,
-            "attempt_id": f"a{len(ctx.c.attempts) + 1}",
-            "citations": cited,
-            "hypothesis": str(answer.get("hypothesis", "")),
-        }
-        await ctx.once("patch.proposed", proposed, "outcome", actor="implementer:" + _driver(ctx, "implementer"))
-    return str(answer.get("hypothesis", ""))
+    proposed = {
+        "round": ctx.c.round,
+        "attempt_id": f"a{len(ctx.c.attempts) + 1}",
+        "citations": cited,
+        "hypothesis": answer.hypothesis,
+    }
+    await ctx.once("patch.proposed", proposed, "outcome", actor="implementer:" + _driver(ctx, "implementer"))
+    return answer.hypothesis
+
+
+class Proposal(BaseModel):
+    """What an implementer answers when it is asked for an idea; more keys are its own affair."""
+
+    decline: str = ""
+    rows: list[str] = []
+    hypothesis: str = ""
+
+
+def _proposal(answer: JSON) -> Proposal:
+    try:
+        return Proposal.model_validate(answer)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise ActivityFailed(f"the implementer's proposal: {found['loc'][0]}: {found['msg']}") from None
 
 
 def _driver(ctx: Context, role: str) -> str:
@@ -54,6 +74,7 @@ async def ask_agent(ctx: Context, role: str, request: JSON, folder: Path) -> JSO
 
     Raises:
         ActivityFailed: it failed, or left no JSON object.
+        RunLost: its process vanished.
     """
     agent = ctx.spec[role]
     home = Path(ctx.host.path(ctx.run_id(role)))
@@ -64,7 +85,7 @@ async def ask_agent(ctx: Context, role: str, request: JSON, folder: Path) -> JSO
     require(status, f"the {role}", await ctx.tail(role))
     try:
         answer = json.loads(await ctx.output(role, "result.json", 1 << 22))
-    except ValueError:
+    except (HostError, ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise ActivityFailed(f"the {role} left no JSON object in result.json")
@@ -86,9 +107,7 @@ async def implement(ctx: Context) -> str:
     """Let the implementer commit on the attempt's branch, then judge the commit by the mechanical gates."""
     attempt = ctx.c.attempt
     repo = Path(ctx.spec["frameworks"][ctx.c.target]["checkout"])
-    branch = f"{ctx.c.branch}-{attempt.attempt_id}"
-    folder = ctx.state_dir / "worktrees" / ctx.campaign / attempt.attempt_id
-    await git.worktree(repo, folder, ctx.c.champion, branch)
+    folder, branch = await attempt_worktree(ctx, attempt.attempt_id, attempt.base)
     request = {
         "action": "implement",
         "attempt_id": attempt.attempt_id,
@@ -148,9 +167,18 @@ async def run_tests(ctx: Context) -> str:
 async def compare_outputs(ctx: Context) -> str:
     """Ask the champion and the patched commit the same prompts greedily; every answer must be the same."""
     attempt = ctx.c.attempt
-    answers = {side: await _answers(ctx, side, commit) for side, commit in
-               (("champion", attempt.base), ("challenger", attempt.commit))}
-    found = compare(answers["champion"], answers["challenger"])
+    try:
+        champion = await _answers(ctx, "champion", attempt.base)
+    except ServerFailed as error:
+        raise ActivityFailed(f"the champion could not be asked: {error}") from None
+    try:
+        challenger = await _answers(ctx, "challenger", attempt.commit)
+        found = compare(champion, challenger)
+    except ServerFailed as error:  # the patch broke it: that is an answer, and a different one
+        challenger, found = {}, _all_differ(str(error), ctx.spec["equivalence"]["prompts"])
+    except ValueError as error:
+        raise ActivityFailed(str(error)) from None
+    answers = {"champion": champion, "challenger": challenger}
     evidence_file = await ctx.keep_json({"comparison": found, **answers}, f"equivalence/{attempt.attempt_id}.json")
     differing = len(found["differences"])
     detail = f"{found['prompts'] - differing} of {found['prompts']} outputs are the same"
@@ -164,24 +192,35 @@ async def compare_outputs(ctx: Context) -> str:
     return detail
 
 
+def _all_differ(reason: str, prompts: int) -> JSON:
+    """The comparison with a server that did not come up, in the words of ``compare``."""
+    differences = [{"index": index, "reasons": [f"error: {reason}"]} for index in range(prompts)]
+    return {"equal": False, "prompts": prompts, "differences": differences}
+
+
 async def _answers(ctx: Context, side: str, commit: str) -> JSON:
-    """Every answer of one commit, from a server of its own."""
+    """Every answer of one commit, from a server of its own.
+
+    Raises:
+        ServerFailed: it did not come up, or died while it was asked.
+    """
+    name = f"ask-{side}"
+    if not (await ctx.host.status(ctx.run_id(name))).succeeded:
+        await _ask(ctx, side, name, commit)
+    await ctx.stop(side)
+    answer: JSON = json.loads(await ctx.output(name, "out.json", 1 << 26))
+    return answer
+
+
+async def _ask(ctx: Context, side: str, name: str, commit: str) -> None:
     target = ctx.spec["frameworks"][ctx.c.target]
     candidate = evidence.target_candidate(ctx.c, ctx.c.scenarios[0])
     flags = next(entry["flags"] for entry in target["candidates"] if entry["id"] == candidate)
     server = await Server.start(ctx, target["kind"], await render_launch(ctx, ctx.c.target, commit, flags), side)
-    name = f"ask-{side}"
-    try:
-        await server.ready()
-        await ctx.start(name, *_question(ctx, server, name))
-        status = await server.while_running(name)
-        require(status, "equivalence prompts", await ctx.tail(name))
-    except (ServerFailed, RunLost) as error:
-        raise ActivityFailed(f"{side} could not be asked: {error}") from None
-    finally:
-        await ctx.stop(side)
-    answer: JSON = json.loads(await ctx.output(name, "out.json", 1 << 26))
-    return answer
+    await server.ready()
+    await ctx.start(name, *_question(ctx, server, name))
+    status = await server.while_running(name)
+    require(status, "equivalence prompts", await ctx.tail(name))
 
 
 def _question(ctx: Context, server: Server, name: str) -> tuple[RunSpec, dict[str, bytes]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
-from sotad.activities.context import ActivityFailed, Context
+from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.activities.launch import load_spec
 from sotad.activities.server import Server, ServerFailed, render_launch, require
 from sotad.analysis.explain import statement
@@ -23,6 +23,8 @@ async def profile(ctx: Context) -> str:
     Raises:
         ActivityFailed: no usable trace; the reason is on record as profile.rejected.
     """
+    if done := ctx.recorded("captured"):
+        return str(done.payload["trace"]["sha256"])
     p = ctx.params
     kind = ctx.spec["frameworks"][p["framework"]]["kind"]
     folder = Path(ctx.host.path(ctx.run_id("server"))) / "traces"
@@ -35,17 +37,20 @@ async def profile(ctx: Context) -> str:
         rejected = {"round": ctx.c.round, "side": p["side"], "reason": str(error)}
         await ctx.once("profile.rejected", rejected, "rejected")
         raise ActivityFailed(f"profile of the {p['side']}: {error}") from None
-    finally:
-        await server.stop()
+    await server.stop()
     artifact = await ctx.keep(trace.read_bytes(), f"profiles/{p['side']}-r{ctx.c.round}{''.join(trace.suffixes[-2:])}")
     known = {key: p[key] for key in ("side", "framework", "commit")}
-    if not ctx.recorded("captured"):
-        await ctx.once("profile.captured", {**known, "round": ctx.c.round, "trace": artifact}, "captured")
+    await ctx.once("profile.captured", {**known, "round": ctx.c.round, "trace": artifact}, "captured")
     return str(artifact["sha256"])
 
 
 async def _capture(ctx: Context, server: Server, scenario: str) -> Path:
-    """Warm up, then one traced pass of the scenario; unique prompts, so that no cache hides the prefill."""
+    """Warm up, then one traced pass of the scenario; unique prompts, so that no cache hides the prefill.
+
+    A pass that an earlier entry began is not used: nobody knows which of its steps the capture holds.
+    """
+    if (await ctx.host.status(ctx.run_id("traced"))).phase != "absent":
+        raise RunLost("the capture was interrupted: what it holds may be incomplete")
     await _pass(ctx, server, scenario, "warmup", PROFILE_SEED + ctx.attempt * 1000)
     timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(timeout=timeout, raise_for_status=False) as session:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sotad import git
 from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.activities.patch import ask_agent
-from sotad.activities.server import checkout
+from sotad.activities.worktrees import checkout
 from statemachine.state import JSON, Campaign
 
 
@@ -68,11 +68,12 @@ def checkpoint_of(c: Campaign) -> JSON:
 
 async def review(ctx: Context) -> str:
     """Have the round reviewed by a process of its own; only a complete, well-formed verdict counts."""
+    if done := ctx.recorded("outcome"):
+        return done.type
     request = _inputs(ctx)
     inputs = await ctx.keep_json(request, f"review/r{ctx.c.round}-request.json")
     asked = {"round": ctx.c.round, "attempt_id": ctx.c.current_attempt, "inputs": inputs}
-    if not ctx.recorded("outcome"):
-        await ctx.once("review.requested", asked)
+    await ctx.once("review.requested", asked)
     folder = await checkout(ctx, ctx.c.target, ctx.c.attempt.commit or ctx.c.champion)
     try:
         answer = await ask_agent(ctx, "reviewer", request, folder)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import aiohttp
 
-from sotad import git
 from sotad.activities.context import ActivityFailed, Context, RunLost
+from sotad.activities.worktrees import checkout
 from sotad.frameworks import FRAMEWORKS
 from sotad.frameworks.base import PORT, Value, split_known
 from sotad.hosts.base import HostError, RunStatus
@@ -17,6 +17,7 @@ from sotad.hosts.local import free_port
 from statemachine.state import JSON
 
 POLL_S = 0.05
+PORT_TAKEN = "address already in use"  # EADDRINUSE in the words of strerror(3)
 
 
 class ServerFailed(Exception):
@@ -34,13 +35,6 @@ class Command:
     argv: list[str]
     cwd: Path
     dropped: list[str]
-
-
-async def checkout(ctx: Context, framework: str, commit: str) -> Path:
-    """A worktree of the framework's repository at a commit, kept for the whole campaign."""
-    repo = Path(ctx.spec["frameworks"][framework]["checkout"])
-    folder = ctx.state_dir / "worktrees" / ctx.campaign / f"{framework}-{commit[:12]}"
-    return await git.worktree(repo, folder, commit)
 
 
 async def render_launch(ctx: Context, framework: str, commit: str, flags: dict[str, Value]) -> Command:
@@ -97,13 +91,22 @@ class Server:
                     raise ServerFailed("timeout", f"not ready after {limit:g} s: {await self.ctx.tail(self.name)}")
                 await asyncio.sleep(POLL_S)
 
+    async def was_stopped(self) -> bool:
+        """Whether we ended it, and it did not end by itself."""
+        return (await self.ctx.host.status(self.ctx.run_id(self.name))).reason == "stopped"
+
     async def check(self, status: RunStatus | None = None) -> None:
-        """Raise ServerFailed when it has ended, RunLost when it vanished."""
-        status = status or await self.ctx.host.status(self.ctx.run_id(self.name))
+        """Raise ServerFailed when it has ended; RunLost when that says nothing about the candidate."""
+        run = self.ctx.run_id(self.name)
+        status = status or await self.ctx.host.status(run)
         if status.phase == "lost":
-            raise RunLost(f"{self.ctx.run_id(self.name)} is gone and left no outcome")
+            raise RunLost(f"{run} is gone and left no outcome")
         if status.phase == "exited":
+            if status.reason == "stopped":
+                raise RunLost(f"{run} was stopped before everything was measured")
             log = (await self.ctx.output(self.name, "stderr.log")).decode(errors="replace")
+            if PORT_TAKEN in log.lower():
+                raise RunLost(f"port {self.port} was taken by another program before {run} could listen")
             end = status.message or f"exit code {status.exit_code}, signal {status.signal}"
             kind = FRAMEWORKS[self.kind].failure_status(log)
             raise ServerFailed(kind, f"server ended: {end}: {await self.ctx.tail(self.name)}"[:2000])

@@ -47,7 +47,7 @@ def _add_demo(commands: Any) -> None:
         "--defect",
         metavar="NAME",
         help="which defect the target engine starts with: full-logits (compute, the default), "
-        "equal-length-batch (scheduling) or kv-copy (memory traffic)",
+        "token-budget (scheduling) or kv-copy (memory traffic)",
     )
     implementers = ("scripted", "none", "cheater")
     demo.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import structlog
 from ledger.artifacts import Artifacts
 from ledger.errors import LedgerError
 from sotad.activities.context import ActivityFailed, Context, RunLost
+from sotad.activities.launch import abandon
 from sotad.activities.registry import ACTIVITIES
-from sotad.daemon.journal import Journal
+from sotad.daemon.journal import Journal, is_fatal
 from sotad.git import GitError
 from sotad.hosts.base import Host, HostError
 from statemachine.decide import Abort, Do, Record, decide
@@ -24,16 +26,16 @@ from statemachine.table import LIVE
 log = structlog.get_logger()
 TICK_S = 1.0
 LONGEST = 2000  # characters of a reason that go into the ledger
-EXPECTED = (ActivityFailed, HostError, GitError, IllegalEvent, OSError)
+EXPECTED = (ActivityFailed, HostError, GitError, IllegalEvent, LedgerError, OSError)
 JobKey = tuple[str, str]
 
 
 class Driver:
-    """Runs every campaign of the journal. ``progress_ns`` is when the loop last came round."""
+    """Runs every campaign of the journal. ``progress`` is when the loop last came round (``time.monotonic``)."""
 
     def __init__(self, journal: Journal, host: Host, artifacts: Artifacts, state_dir: Path) -> None:
         self.journal = journal
-        self.progress_ns = journal.clock()
+        self.progress = time.monotonic()
         self.host = host
         self.artifacts = artifacts
         self._state_dir = state_dir
@@ -50,7 +52,9 @@ class Driver:
             seen = self.journal.world.seq
             for campaign in list(self.journal.world.campaigns.values()):
                 await self._advance(campaign)
-            self.progress_ns = self.journal.clock()
+            self.progress = time.monotonic()
+            if self.journal.failure is not None:
+                raise self.journal.failure
             if self._failure.done():
                 self._failure.result()
             await self.journal.changed(seen, TICK_S)
@@ -78,7 +82,19 @@ class Driver:
             await self._record(c, records[0])
 
     async def _record(self, c: Campaign, command: Record) -> None:
-        event = await self.journal.record(c.id, command.type, command.payload, cause=c.seq)
+        """Write a conclusion; one that an operator overtook on the way to the ledger is dropped.
+
+        Raises:
+            IllegalEvent: nothing overtook it: decide and the machine disagree, which is a bug.
+        """
+        seen = c.seq
+        try:
+            event = await self.journal.record(c.id, command.type, command.payload, cause=seen)
+        except IllegalEvent as refused:
+            if c.seq == seen:
+                raise
+            log.info("conclusion.overtaken", campaign=c.id, type=command.type, refused=str(refused))
+            return
         log.info(command.type, campaign=c.id, round=c.round, seq=event.seq, phase=c.phase)
 
     async def _time_limits(self, c: Campaign) -> None:
@@ -89,7 +105,7 @@ class Driver:
                 await self._record(c, Record("budget.exhausted", {"kind": "wall_clock", "limit": limit, "used": used}))
         for job in [job for job in c.jobs.values() if job.status == "running" and job.deadline_ns < now]:
             await self._end_task(c, job.job)
-            await self._stop_runs(c, job.job, job.attempt)
+            await self._give_up(c, job.job, job.attempt, "the job ran out of time")
             await self._outcome(c, "job.timed_out", job.job, job.attempt, deadline_ns=job.deadline_ns)
 
     def _dispatch(self, c: Campaign, do: Do) -> None:
@@ -126,15 +142,16 @@ class Driver:
         try:
             detail = await work
         except RunLost as lost:
-            await self._stop_runs(c, do.job, do.attempt)
+            await self._give_up(c, do.job, do.attempt, str(lost))
             await self._outcome(c, "job.lost", do.job, do.attempt, reason=str(lost))
-        except LedgerError:
-            raise
         except Exception as failure:
+            if is_fatal(failure):
+                raise
             if not isinstance(failure, EXPECTED):
                 log.exception("activity.bug", campaign=c.id, job=do.job)
-            await self._stop_runs(c, do.job, do.attempt)
-            await self._outcome(c, "job.finished", do.job, do.attempt, ok=False, detail=_reason(failure))
+            reason = _reason(failure)
+            await self._give_up(c, do.job, do.attempt, reason)
+            await self._outcome(c, "job.finished", do.job, do.attempt, ok=False, detail=reason)
         else:
             await self._outcome(c, "job.finished", do.job, do.attempt, ok=True, detail=detail[:LONGEST])
 
@@ -144,9 +161,10 @@ class Driver:
             await self.journal.record(c.id, type_, {"job": job, "attempt": attempt, **more}, cause=c.jobs[job].seq)
 
     async def _abort(self, c: Campaign, abort: Abort) -> None:
+        reason = "aborted: the campaign is stopping"
         await self._end_task(c, abort.job)
-        await self._stop_runs(c, abort.job, abort.attempt)
-        await self._outcome(c, "job.lost", abort.job, abort.attempt, reason="aborted: the campaign is stopping")
+        await self._give_up(c, abort.job, abort.attempt, reason)
+        await self._outcome(c, "job.lost", abort.job, abort.attempt, reason=reason)
 
     async def _end_task(self, c: Campaign, job: str) -> None:
         task = self._tasks.get((c.id, job))
@@ -154,15 +172,15 @@ class Driver:
             task.cancel("aborted")
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _stop_runs(self, c: Campaign, job: str, attempt: int) -> None:
-        for run in await self.host.list_runs(f"{c.id}/{job}/{attempt}/"):
-            await self.host.stop(run)
+    async def _give_up(self, c: Campaign, job: str, attempt: int, reason: str) -> None:
+        """End every run of an attempt, all at once: each may take its whole grace; what it launched is void."""
+        runs = await self.host.list_runs(f"{c.id}/{job}/{attempt}/")
+        await asyncio.gather(*(self.host.stop(run) for run in runs))
+        await abandon(self.journal, c, job, attempt, reason)
 
     def _limit_s(self, c: Campaign, do: Do) -> float:
         budget = c.spec["budget"]
         return float(budget["resource_wait_s"] + 60 if do.activity == "lease" else budget["job_s"])
-
-
 
 
 def _reason(failure: Exception) -> str:

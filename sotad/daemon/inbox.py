@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import structlog
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from ledger.errors import LedgerError
 from sotad.config import DaemonConfig, load_daemon
-from sotad.daemon.journal import Journal
+from sotad.daemon.journal import Journal, is_fatal
 from sotad.errors import SotadError
 
 log = structlog.get_logger()
@@ -30,18 +32,25 @@ class _Hint(FileSystemEventHandler):
         self._loop, self._event = loop, event
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if not self._loop.is_closed():
+        """Reading is no change: our own looks would call for the next look."""
+        if event.event_type not in ("opened", "closed_no_write") and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._event.set)
 
 
 class Inbox:
-    """Submits every file of ``folder`` once, and reloads ``config`` when it changes."""
+    """Submits every file of ``folder`` once, while ``is_open``, and reloads ``config`` when it changes."""
 
     def __init__(
-        self, folder: Path, config: Path, journal: Journal, submit: Submit, apply: Callable[[DaemonConfig], list[str]]
+        self,
+        folder: Path,
+        config: Path,
+        journal: Journal,
+        submit: Submit,
+        apply: Callable[[DaemonConfig], list[str]],
+        is_open: Callable[[], bool],
     ) -> None:
         self._folder, self._config = folder, config
-        self._journal, self._submit, self._apply = journal, submit, apply
+        self._journal, self._submit, self._apply, self._is_open = journal, submit, apply, is_open
         self._config_digest = _digest(config)
         self._seen: dict[Path, tuple[int, int]] = {}
 
@@ -72,9 +81,10 @@ class Inbox:
         """Take in what is there; True when a file was still changing."""
         await self._look_at_config()
         unsettled = False
-        for path in sorted(self._folder.glob("*.y*ml")):
-            stat = path.stat()
-            now = (stat.st_mtime_ns, stat.st_size)
+        for path in sorted(self._folder.glob("*.y*ml")) if self._is_open() else ():
+            now = _stamp(path)
+            if now is None:
+                continue
             if self._seen.get(path) != now:
                 self._seen[path] = now
                 unsettled = True
@@ -92,9 +102,11 @@ class Inbox:
             campaign = await self._submit(path.read_text(), str(path), f"operator:inbox/{path.name}", f"inbox/{name}")
             await self._journal.record("", "inbox.accepted", {**known, "campaign": campaign})
             log.info("inbox.accepted", file=path.name, campaign=campaign)
-        except (SotadError, OSError, UnicodeDecodeError) as error:
-            await self._journal.record("", "inbox.rejected", {**known, "error": str(error)})
-            log.warning("inbox.rejected", file=path.name, error=str(error))
+        except Exception as error:  # a file may hold anything; only a broken ledger is more than a bad file
+            if is_fatal(error):
+                raise
+            await self._journal.record("", "inbox.rejected", {**known, "error": _in_words(error)})
+            log.warning("inbox.rejected", file=path.name, error=_in_words(error))
 
     async def _look_at_config(self) -> None:
         digest = _digest(self._config)
@@ -105,9 +117,24 @@ class Inbox:
             changed = self._apply(load_daemon(self._config))
             await self._journal.record("", "config.reloaded", {"digest": digest, "changed": changed})
             log.info("config.reloaded", changed=changed)
-        except SotadError as error:
-            await self._journal.record("", "config.rejected", {"digest": digest, "error": str(error)})
-            log.warning("config.rejected", error=str(error))
+        except Exception as error:  # as above: the configuration in force stays
+            if is_fatal(error):
+                raise
+            await self._journal.record("", "config.rejected", {"digest": digest, "error": _in_words(error)})
+            log.warning("config.rejected", error=_in_words(error))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file does; None for what is no file, or is gone by now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, SotadError | LedgerError | OSError) else f"cannot be read: {error!r}"
 
 
 def _digest(path: Path) -> str:

@@ -1,8 +1,8 @@
 """The journal: the folded state and the one way to change it, which is to record an event.
 
 An event is redacted, checked against the catalogue, admitted by the machine, written durably, and only then
-folded. Whoever awaits :meth:`Journal.record` may be cancelled; the event is then written or not, but the
-state always equals the ledger.
+folded. Whoever awaits :meth:`Journal.record` may be cancelled, which takes effect once the event is written and
+folded: the state always equals the ledger, and nothing is written behind anybody's back.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeVar
 
 from ledger import catalogue
+from ledger.errors import Deposed, LedgerError, Refused
 from ledger.events import Draft, Event
 from ledger.store import Ledger
 from ledger.writer import Writer
@@ -24,9 +26,31 @@ from statemachine.shell import CampaignMachine
 from statemachine.state import Campaign, World
 from statemachine.table import FACTS
 
+T = TypeVar("T")
+SHARED = frozenset({"lease.granted"})
+"""Events whose guards look at other campaigns: one at a time in the whole daemon."""
+
+
+async def to_the_end(work: Awaitable[T]) -> T:
+    """What comes of the work. Cancelling takes effect after its end, so that nothing goes on unseen."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether a daemon must stop: it may not, or cannot, write any more. A refused event harms nobody else."""
+    return isinstance(error, LedgerError) and (isinstance(error, Deposed) or not isinstance(error, Refused))
+
 
 class Journal:
-    """Owns the world. Appends for one campaign are in order; different campaigns share a sync."""
+    """Owns the world. Appends for one campaign are in order; different campaigns share a sync.
+
+    ``failure`` is why nothing can be written any more; whoever saw it first, the daemon has to stop.
+    """
 
     def __init__(
         self,
@@ -38,12 +62,14 @@ class Journal:
     ) -> None:
         self.world = world
         self.clock = clock
+        self.failure: LedgerError | None = None
         self._ledger = ledger
         self._reader = ledger.reader()
         self._writer = writer
         self._redact = redact
         self._machine = CampaignMachine()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._shared = asyncio.Lock()
         self._waiters: set[asyncio.Future[None]] = set()
 
     async def record(
@@ -63,7 +89,7 @@ class Journal:
             LedgerError: it could not be written.
         """
         draft = Draft(campaign=campaign, type=type_, payload=payload, actor=actor, cause=cause, key=key)
-        return await asyncio.shield(asyncio.ensure_future(self._commit(draft)))
+        return await to_the_end(self._commit(draft))
 
     def find(self, key: str) -> Event | None:
         """The event recorded under an idempotency key."""
@@ -94,6 +120,10 @@ class Journal:
         self._reader.close()
 
     async def _commit(self, draft: Draft) -> Event:
+        async with self._shared if draft.type in SHARED else nullcontext():
+            return await self._commit_in_turn(draft)
+
+    async def _commit_in_turn(self, draft: Draft) -> Event:
         async with self._locks[draft.campaign]:
             if draft.key is not None and (known := self.find(draft.key)) is not None:
                 return known
@@ -109,9 +139,19 @@ class Journal:
                 cause=draft.cause,
                 key=draft.key,
             )
-            (event,) = await self._writer.append([final], expect=expect)
+            event = await self._append(final, expect)
             advance(self.world, event)
         self.wake()
+        return event
+
+    async def _append(self, draft: Draft, expect: Mapping[str, int] | None) -> Event:
+        try:
+            (event,) = await self._writer.append([draft], expect=expect)
+        except LedgerError as error:
+            if is_fatal(error):
+                self.failure = error
+                self.wake()
+            raise
         return event
 
     def _admit(self, draft: Draft, payload: Mapping[str, Any]) -> None:

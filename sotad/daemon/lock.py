@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -40,9 +41,7 @@ class Lock:
             raise OperatorFault(
                 f"{self._path.parent} is in use by {holder}: stop it with `sotad stop`, or choose another --dir"
             ) from None
-        self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": os.uname().nodename}))
-        self._file.flush()
+        self._sign()
 
     def _lock(self, file: IO[str]) -> None:
         """Lock, trying again for a moment: `sotad stop` and `sotactl doctor` touch the lock to look at it."""
@@ -52,6 +51,14 @@ class Lock:
             except BlockingIOError:
                 time.sleep(PAUSE_S)
         return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _sign(self) -> None:
+        """Say who holds it; a full disk must not keep a daemon from going on where it left off."""
+        assert self._file is not None
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)
+            self._file.write(json.dumps({"pid": os.getpid(), "host": os.uname().nodename}))
+            self._file.flush()
 
     def release(self) -> None:
         """Let go of the lock."""

@@ -21,6 +21,7 @@ def configure(path: Path | None, level: str, redact: Callable[[Any], Any] = lamb
     Raises:
         OSError: the log cannot be opened.
     """
+    logging.raiseExceptions = False  # a full disk loses lines of the log, and is no reason for tracebacks
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

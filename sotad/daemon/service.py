@@ -43,6 +43,7 @@ from sotad.paths import StateDir
 from sotad.redact import redactor
 from statemachine.evidence import digest
 from statemachine.state import World, to_json
+from statemachine.table import HALTED
 
 log = structlog.get_logger()
 STALLED_S = 30.0  # without a turn of the loop for this long the daemon counts as stuck
@@ -60,6 +61,7 @@ class Daemon:
         self._epoch = epoch
         self._started_ns = time.time_ns()
         self._redact = redactor(os.environ)
+        self._naming = asyncio.Lock()
 
     @property
     def world(self) -> World:
@@ -72,7 +74,7 @@ class Daemon:
     @property
     def progress_age_s(self) -> float:
         """Seconds since the loop last came round."""
-        return (time.time_ns() - self._driver.progress_ns) / 1e9
+        return time.monotonic() - self._driver.progress
 
     def status(self) -> dict[str, Any]:
         build = sqlite_build()
@@ -99,9 +101,10 @@ class Daemon:
         if key is not None and (known := self._journal.find(key)) is not None:
             return known.campaign
         spec = self._redact(parse_campaign(text, source, Path(source).parent))
-        campaign = self._free_id(spec["campaign"])
         created = {"spec": spec, "spec_digest": digest(spec), "source": source}
-        await self._journal.record(campaign, "campaign.created", created, actor=operator, key=key)
+        async with self._naming:
+            campaign = self._free_id(spec["campaign"])
+            await self._journal.record(campaign, "campaign.created", created, actor=operator, key=key)
         return campaign
 
     def _free_id(self, wanted: str) -> str:
@@ -117,7 +120,8 @@ class Daemon:
     async def resume(self, campaign: str, operator: str) -> None:
         """Verify the world against the ledger, record what does not match, and go on."""
         c = self._known(campaign)
-        checks = await resume_checks(c, self._driver.host, self._driver.artifacts)
+        halted = c.phase in HALTED
+        checks = await resume_checks(c, self._driver.host, self._driver.artifacts) if halted else []
         for check in checks:
             if not check["ok"]:
                 found = {key: check[key] for key in ("what", "expected", "found")}
@@ -197,10 +201,9 @@ async def _serve(daemon: Daemon, driver: Driver, writer: Writer, inbox: Inbox, n
         asyncio.create_task(driver.run(), name="driver"),
         asyncio.create_task(_checkpoints(daemon, writer), name="checkpoints"),
         asyncio.create_task(_feed(daemon, notifier), name="watchdog"),
+        asyncio.create_task(inbox.run(), name="inbox"),
         asyncio.create_task(daemon.stopping.wait(), name="stop"),
     }
-    if daemon.config.inbox:
-        parts.add(asyncio.create_task(inbox.run(), name="inbox"))
     done, rest = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
     for part in rest:
         part.cancel()
@@ -225,7 +228,7 @@ async def _assembled(paths: StateDir, config: DaemonConfig) -> AsyncIterator[tup
     journal = Journal(ledger, writer, started.world, redact)
     driver = Driver(journal, host, Artifacts(paths.artifacts), paths.root)
     daemon = Daemon(paths, journal, driver, epoch, config)
-    inbox = Inbox(paths.inbox, paths.config, journal, daemon.submit, daemon.apply)
+    inbox = Inbox(paths.inbox, paths.config, journal, daemon.submit, daemon.apply, lambda: daemon.config.inbox)
     try:
         facts = await host.probe()
         log.info("daemon.starting", folded=started.folded, seq=started.world.seq, epoch=epoch)

@@ -212,9 +212,10 @@ def test_somebody_who_holds_the_file_is_waited_for_then_named(
 ) -> None:
     """A process that writes without end does not hang the daemon for ever."""
     monkeypatch.setattr("ledger.store.BUSY_SECONDS", 0.1)
-    with Ledger.open(ledger.path, catalogue=catalogue) as impatient:
-        with ledger._turn, pytest.raises(Unwritable, match="another process has been writing"):
-            impatient.claim_epoch()
+    impatient = Ledger.open(ledger.path, catalogue=catalogue)
+    with ledger._turn, pytest.raises(Unwritable, match="another process has been writing"):
+        impatient.claim_epoch()
+    impatient.close()
 
 
 @pytest.mark.parametrize(

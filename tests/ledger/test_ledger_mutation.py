@@ -40,7 +40,9 @@ def contents(path: Path) -> dict[str, list[Any]] | None:
                 ]
                 for table in TABLES
             }
-            found["schema"] = connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+            found["schema"] = connection.execute(
+                "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+            ).fetchall()
             return found
     except DAMAGE:
         return None
@@ -156,14 +158,14 @@ def run(
     closed: Path, work: Path, mutate: Callable[[Path, random.Random], str], count: int, catalogue: Any
 ) -> Counter[str]:
     """Mutate fresh copies; each mutation is detected or changed no value of any row."""
-    work.mkdir()
     sound = contents(closed)
     seen: Counter[str] = Counter()
     for number in range(count):
+        shutil.rmtree(work, ignore_errors=True)
+        work = work.with_name(f"work-{number}")  # a new name: SQLite remembers files by path and number
+        work.mkdir()
         for name in ("ledger.db", "ledger.pub", "checkpoints.jsonl"):
             shutil.copyfile(closed.with_name(name), work / name)
-        for name in ("ledger.db-wal", "ledger.db-shm"):
-            (work / name).unlink(missing_ok=True)
         try:
             kind = mutate(work / "ledger.db", random.Random(number))
         except sqlite3.IntegrityError:

@@ -30,6 +30,9 @@ from statemachine.fold import advance
 from statemachine.machine import admit
 from statemachine.state import World
 
+sys.path.insert(0, str(Path(__file__).parent))  # the rig is a package of these tests
+from rig.fixtures import killed, reviewing, rig, selecting  # noqa: E402, F401
+
 EXAMPLE = Path(sotad.cli.__file__).with_name("example-campaign.yaml").read_text()
 
 

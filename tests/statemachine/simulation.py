@@ -139,7 +139,7 @@ class Simulation:
         self,
         script: Script | None = None,
         *,
-        seed: int = 0,
+        seed: int = 1,
         spec: JSON | None = None,
         speeds: Mapping[str, float] = SPEEDS,
         noise: float = 0.002,
@@ -292,7 +292,7 @@ class Simulation:
     def _person(self) -> bool:
         """What a person does with a campaign that waits for one; False when they leave it."""
         wish = self.outcomes.at("person")
-        if wish == "leave" or (self.c.phase == "blocked" and self._resumed >= PATIENCE):
+        if (wish == "leave" and self.c.phase == "blocked") or (self.c.phase == "blocked" and self._resumed >= PATIENCE):
             return False
         self._resumed += 1
         if wish == "cancel":
@@ -423,7 +423,7 @@ class Simulation:
     def _measure(self, do: Do, outcome: str, which: JSON) -> Effect:
         p = do.params
         yield "benchmark.started", which
-        speed = self.speed[p["framework"], p["commit"]] * (1.01 if p["candidate"] == "wide" else 1.0)
+        speed = self.speed.get((p["framework"], p["commit"]), 10.0) * (1.01 if p["candidate"] == "wide" else 1.0)
         speed *= self._random.gauss(1.0, self.noise) * (0.5 if outcome == "stalls" else 1.0)
         row = self._row(speed, 250.0 if outcome == "misses_sla" else 40.0)
         if outcome == "broken_row":

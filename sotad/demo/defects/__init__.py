@@ -6,7 +6,7 @@ replaces.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,12 +58,12 @@ class SmallBatches:
     ratio: float
 
     def lost_ms(self, rows: Iterable[Row]) -> float:
-        """The part of the stage's largest row that fuller steps would have saved; 0 without evidence."""
-        staged = _of_stage(rows, "decode")
-        mine, leader = _mean_batch(staged, "count"), _mean_batch(staged, "leader_count")
-        if not mine or leader < self.ratio * mine:
-            return 0.0
-        return max(_number(row, "time_ms") for row in staged) * (1 - mine / leader)
+        """Milliseconds that the stage's steps cost above the leader's; 0 without evidence."""
+        for row in _of_stage(rows, "decode"):
+            mine, leader = _number(row, "mean_batch_size"), _number(row, "leader_mean_batch_size")
+            if row["name"] == "step" and mine and leader >= self.ratio * mine:
+                return max(0.0, _number(row, "time_ms") - _number(row, "leader_time_ms"))
+        return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +106,10 @@ DEFECTS: dict[str, Defect] = {
             profile="prefill: aten::_log_softmax and aten::copy_ are new, lm_head grows manifold.",
         ),
         Defect(
-            name="equal-length-batch",
+            name="token-budget",
             kind="scheduling",
-            symptom="Only sequences of exactly the same length decode together, so that batches stay small.",
-            profile="decode: several times the steps, each of bs=1 or 2 where the leader has bs=8.",
+            symptom="A decode step charges each sequence's whole context to the step's token budget, so that few fit.",
+            profile="decode: several times the steps, each of bs=2 or 3 where the leader has bs=8.",
         ),
         Defect(
             name="kv-copy",
@@ -137,17 +137,21 @@ FIXES: list[Fix] = [
         subject="model: compute logits only for the rows whose next token is sampled",
     ),
     Fix(
-        name="ragged-decode",
+        name="full-decode",
         evidence=SmallBatches(ratio=1.5),
         file="refengine/scheduler.py",
         old="""\
-        rectangle = [s for s in decoding if s.computed == decoding[0].computed]
-        return Step("decode", [Work(s, s.output[-1:], True) for s in rectangle])
+        chosen, budget = [], self._chunk
+        for sequence in decoding:
+            budget -= sequence.computed
+            if budget >= 0 or not chosen:
+                chosen.append(sequence)
+        return Step("decode", [Work(s, s.output[-1:], True) for s in chosen])
 """,
         new="""\
         return Step("decode", [Work(s, s.output[-1:], True) for s in decoding])
 """,
-        subject="scheduler: decode all running sequences together, whatever their lengths",
+        subject="scheduler: decode all running sequences together; a decode step adds one token each",
     ),
     Fix(
         name="in-place-append",
@@ -184,9 +188,8 @@ def choose_fix(rows: Iterable[Row], source: Mapping[str, str]) -> Fix | None:
     """The repair that the profile calls for most and that applies to the source; None when there is none.
 
     Args:
-        rows: target against leader, with `stage`, `name`, `time_ms`, `leader_time_ms`, `count` and
-            `leader_count`; what the leader does not have is 0 or None there. Stages named `extend`,
-            `extend/prefill` or `all` are understood.
+        rows: target against leader, with `stage`, `name`, `time_ms`, `leader_time_ms` (0 or None where the leader
+            has no such row), and on a stage's `step` row `mean_batch_size` and `leader_mean_batch_size`.
         source: text of the checkout's files by path relative to it.
     """
     table = list(rows)
@@ -196,30 +199,8 @@ def choose_fix(rows: Iterable[Row], source: Mapping[str, str]) -> Fix | None:
 
 
 def _of_stage(rows: Iterable[Row], stage: str) -> list[Row]:
-    names = {"prefill": ("prefill", "extend", "all"), "decode": ("decode", "all")}[stage]
-    return [row for row in rows if any(name in str(row["stage"]).lower() for name in names)]
+    return [row for row in rows if row["stage"] == stage]
 
 
 def _number(row: Row, key: str) -> float:
     return float(row.get(key) or 0)
-
-
-def _mean_batch(rows: list[Row], count: str) -> float:
-    """Mean sequences per decode step: from step names, else attention calls per step; 0 when unknown.
-
-    The second is in calls over all layers, which cancels out when target and leader have the same layers.
-    """
-    steps = [
-        (int(match[1]), _number(row, count))
-        for row in rows
-        if (match := re.search(r"step\[DECODE bs=(\d+)", str(row["name"])))
-    ]
-    if steps:
-        total = sum(times for _, times in steps)
-        return sum(size * times for size, times in steps) / total if total else 0.0
-
-    def calls(wanted: Callable[[str], object]) -> float:
-        return max((_number(row, count) for row in rows if wanted(str(row["name"]))), default=0.0)
-
-    heads = calls(lambda name: name == "lm_head")
-    return calls(lambda name: "scaled_dot_product" in name) / heads if heads else 0.0

@@ -18,7 +18,8 @@ JOB_ENDS = ("job.finished", "job.lost", "job.timed_out")
 
 def audit(rig: Rig) -> None:
     """Fail with every breach of what a finished campaign owes."""
-    assert list(problems(rig)) == []
+    found = list(problems(rig))
+    assert not found, "\n".join(found)
 
 
 def problems(rig: Rig) -> Iterator[str]:
@@ -84,11 +85,8 @@ def measured_once(events: list[Event]) -> Iterator[str]:
 
 def accounted_for(rig: Rig, events: list[Event]) -> Iterator[str]:
     """Every run directory of a load generator that ended well is in the ledger, or its launch was voided."""
-    rows = {
-        (e.campaign, e.payload["launch"], str(e.payload["attempt"]), f"bench-{e.payload['scenario']}-{e.payload['run']}")
-        for e in events
-        if e.type == "benchmark.finished"
-    }
+    measured = [(e.campaign, e.payload) for e in events if e.type == "benchmark.finished"]
+    rows = {(c, p["launch"], str(p["attempt"]), f"bench-{p['scenario']}-{p['run']}") for c, p in measured}
     void = {
         (e.campaign, e.payload["launch"], str(e.payload["attempt"]))
         for e in events

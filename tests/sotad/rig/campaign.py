@@ -16,6 +16,7 @@ import yaml
 
 from ledger.events import Event
 from ledger.reader import Reader
+from sotad import shim
 from sotad.client import Client
 from sotad.errors import SotadError
 from sotad.paths import StateDir
@@ -23,7 +24,7 @@ from statemachine.fold import advance
 from statemachine.state import Campaign, World
 
 RIG = Path(__file__).parent
-SLOW_WORK = 20_000  # PBKDF2 rounds per token in the fork; the stand-in has 5000, the patch 800
+SLOW_WORK = 16_000  # PBKDF2 rounds per token in the fork; the stand-in has 5000, the patch 300
 POLL_S = 0.02
 PATIENCE_S = 90.0
 JSON = dict[str, Any]
@@ -76,7 +77,7 @@ class Rig:
         """The campaign file as data; ``changes`` replace values by dotted key."""
         agent = [sys.executable, str(RIG / "AGENT.py"), str(self.home)]
         framework = {"kind": "reference", "python": sys.executable, "candidates": [{"id": "only"}]}
-        shape = {"name": "chat", "num_prompts": 6, "input_len": 8, "output_len": 8, "max_concurrency": 2}
+        shape = {"name": "chat", "num_prompts": 5, "input_len": 8, "output_len": 8, "max_concurrency": 2}
         spec: JSON = {
             "campaign": "small",
             "model": {"id": "standin", "precision": "none", "max_context": 64},
@@ -99,7 +100,7 @@ class Rig:
         }
         for role in ("implementer", "reviewer"):
             argv = [part.replace("AGENT", role) for part in agent]
-            spec[role] = {"driver": "command", "argv": argv, "timeout_s": 30}
+            spec[role] = {"driver": "command", "argv": argv, "timeout_s": 8}
         for key, value in changes.items():
             *path, last = key.split("__")
             place = spec
@@ -159,6 +160,12 @@ class Rig:
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(30)
+
+    def end(self) -> None:
+        """No daemon and no run of this rig is left."""
+        self.kill()
+        for path in self.paths.runs.rglob("pid.json"):
+            shim.stop(path.parent)
 
     def submit(self, **changes: Any) -> str:
         """Submit the campaign; return its id."""
@@ -225,7 +232,8 @@ class Rig:
 
     def keep(self, name: str) -> None:
         """A copy of everything, while no daemon runs."""
-        shutil.copytree(self.home, self.home.with_name(f"{self.home.name}.{name}"), symlinks=True)
+        place = self.home.with_name(f"{self.home.name}.{name}")
+        shutil.copytree(self.home, place, symlinks=True, ignore=shutil.ignore_patterns("sotad.sock"))
 
     def back_to(self, name: str) -> None:
         """Everything as it was when it was kept, in the same place."""

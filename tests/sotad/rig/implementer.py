@@ -1,6 +1,7 @@
 """The tests' implementer: ``implementer.py FOLDER REQUEST RESULT`` in the target's worktree.
 
-``FOLDER/implementer`` holds what it does: ``patch`` (lower the constant and commit) or one of the ways to fail.
+``FOLDER/implementer`` holds what it does, a line for each time it is asked, the last for good: ``patch`` (lower the
+constant and commit) or one of the ways to fail.
 """
 
 import json
@@ -11,6 +12,14 @@ import time
 from pathlib import Path
 
 
+def next_line(path: Path) -> str:
+    """The first line; it is taken off unless it is the last."""
+    first, _, rest = path.read_text().strip().partition("\n")
+    if rest:
+        path.write_text(rest)
+    return first
+
+
 def wait_for(path: Path) -> None:
     while not path.exists():
         time.sleep(0.02)
@@ -18,7 +27,7 @@ def wait_for(path: Path) -> None:
 
 def lower_the_constant(commit: bool) -> None:
     source = Path("refengine/work.py")
-    source.write_text(re.sub(r"^TOKEN_WORK = \d+", "TOKEN_WORK = 800", source.read_text(), flags=re.MULTILINE))
+    source.write_text(re.sub(r"^TOKEN_WORK = \d+", "TOKEN_WORK = 300", source.read_text(), flags=re.MULTILINE))
     if commit:
         subprocess.run(["git", "commit", "-qam", "Do less work per token"], check=True, timeout=30)
 
@@ -40,7 +49,7 @@ def implement(mode: str, folder: Path) -> None:
 
 def main() -> int:
     folder, request, result = (Path(argument) for argument in sys.argv[1:])
-    mode, asked = (folder / "implementer").read_text().strip(), json.loads(request.read_text())
+    mode, asked = next_line(folder / "implementer"), json.loads(request.read_text())
     if mode == "crash":
         print("the model is not available", file=sys.stderr)
         return 3
@@ -53,8 +62,10 @@ def main() -> int:
         answer = {"rows": [row["row_id"] for row in asked["rows"]], "hypothesis": hypothesis}
     else:
         implement(mode, folder)
+        if mode == "commit and crash":
+            return 4
         answer = {"summary": "the constant is lower"}
-    result.write_text(json.dumps(answer))
+    result.write_text("done" if mode == "no object" else json.dumps(answer))
     return 0
 
 

@@ -1,8 +1,13 @@
-"""The tests' reviewer: ``reviewer.py FOLDER REQUEST RESULT``; ``FOLDER/reviewer`` holds what it does."""
+"""The tests' reviewer: ``reviewer.py FOLDER REQUEST RESULT``.
+
+``FOLDER/reviewer`` holds what it does, a line for each time it is asked, the last for good.
+"""
 
 import json
 import sys
 from pathlib import Path
+
+from implementer import next_line  # beside this script
 
 ADVANCED = {"mainline": "ADVANCED", "control": "CONTINUE", "findings": [], "summary": "the patch does what it says"}
 
@@ -26,7 +31,7 @@ def answer(mode: str, attempt: dict) -> str:
 
 def main() -> int:
     folder, request, result = (Path(argument) for argument in sys.argv[1:])
-    mode = (folder / "reviewer").read_text().strip()
+    mode = next_line(folder / "reviewer")
     if mode == "crash":
         print("no connection to the reviewer", file=sys.stderr)
         return 5

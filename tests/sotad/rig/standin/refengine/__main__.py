@@ -23,9 +23,10 @@ class Server(ThreadingHTTPServer):
         super().__init__((flags.host, flags.port), Handler)
 
     def step(self, stage: str, tokens: int, cost: float) -> None:
-        with self.engine, self.profiler.span(f"step[{stage} bs=1 toks={tokens}]", "user_annotation"):
-            with self.profiler.span("standin::token_work", "cpu_op"):
-                compute(cost, self.flags.slow)
+        annotation = f"step[{stage} bs=1 toks={tokens}]"
+        span = self.profiler.span
+        with self.engine, span(annotation, "user_annotation"), span("standin::token_work", "cpu_op"):
+            compute(cost, self.flags.slow)
 
 
 class Handler(BaseHTTPRequestHandler):
