@@ -120,8 +120,8 @@ class Story:
         raise AssertionError("the story does not end")
 
     def work(self, do: Do) -> None:
-        deadline = self.now + 10**12
-        self.add("job.dispatched", job=do.job, activity=do.activity, attempt=do.attempt, deadline_ns=deadline)
+        known = {"job": do.job, "activity": do.activity, "attempt": do.attempt, "params": do.params}
+        self.add("job.dispatched", **known, deadline_ns=self.now + 10**12)
         getattr(self, do.activity)(do.params)
         self.add("job.finished", job=do.job, attempt=do.attempt, ok=True)
 

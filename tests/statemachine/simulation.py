@@ -8,13 +8,11 @@ campaign in which nothing goes wrong. The same script and seed give the same eve
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
-from hashlib import sha256
-from random import Random
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from effects import Draft, Effect, Effects, Failed, Lost
+from script import JSON, SPEEDS, Outcomes, Script, artifact, spec_with
 
 from ledger.catalogue import validate
 from ledger.events import Event
@@ -23,114 +21,22 @@ from statemachine.decide import Abort, Do, Record, decide
 from statemachine.fold import advance
 from statemachine.guards import Ask
 from statemachine.machine import IllegalEvent, admit
-from statemachine.ranking import passes, sla_failures
 from statemachine.shell import CampaignMachine
 from statemachine.state import Campaign, Job, World
 from statemachine.table import FACTS, HALTED, LIVE
 
-JSON = dict[str, Any]
-Draft = tuple[str, JSON]
-Effect = Generator[Draft, None, str]
-Script = Mapping[str, "str | Mapping[int, str]"]
-
 START_NS = 1_760_000_000_000_000_000
 TICK_NS = 50_000_000
 PATIENCE = 3  # how often a person resumes a blocked campaign that is scripted no other way
-
-POINTS: dict[str, tuple[str, ...]] = {
-    "workspace": ("clean", "dirty"),
-    "probe": ("probed", "unsupported"),
-    "lease": ("granted", "kept", "fails"),
-    "history": ("noted", "unavailable"),
-    "launch": ("serves", "failed", "oom", "timeout", "vanishes", "misses_sla", "stalls", "broken_row"),
-    "profile": ("captured", "rejected"),
-    "explain": ("explained", "other_stage"),
-    "propose": ("cites", "declines", "declines_one", "garbage"),
-    "gates": ("pass", "fail"),
-    "tests": ("pass", "fail", "half"),
-    "outputs": ("equal", "differ", "half"),
-    "patch": ("faster", "leap", "same", "slower"),
-    "review": ("advanced", "stalled", "regressed", "blocking", "queued", "stalled_queued", "unusable"),
-    "clean_up": ("clean", "fails"),
-    "report": ("published", "fails"),
-    "interrupt": ("", "lost", "fails", "times_out"),
-    "operator": ("", "pause", "human", "cancel", "cancel!", "overdue"),
-    "person": ("resume", "mismatch", "cancel", "leave"),
-    "late": ("", "candidate.stopped", "candidate.ready", "candidate.lost", "benchmark.finished", "lease.granted",
-             "job.dispatched", "framework.unsupported", "workspace.checked", "gate.evaluated", "tests.finished",
-             "verdict.recorded", "review.requested", "resume.mismatch", "note.recorded", "lease.released"),
+_ORDERS: dict[str, Draft] = {
+    "pause": ("campaign.paused", {"reason": "lunch"}),
+    "human": ("campaign.blocked", {"kind": "human", "reason": "which model?", "next": "answer"}),
+    "cancel": ("campaign.cancel_requested", {"by": "operator"}),
+    "cancel!": ("campaign.cancel_requested", {"by": "operator", "confirmed": True}),
 }
-GAIN = {"faster": 1.05, "leap": 1.3, "same": 1.0, "slower": 0.95}
-
-SPEC: JSON = {
-    "campaign": "demo",
-    "model": {"id": "tiny", "precision": "fp32"},
-    "hardware": {"host": "local", "gpu_type": "cpu", "gpu_ids": []},
-    "frameworks": {
-        "ours": {
-            "kind": "reference",
-            "role": "target",
-            "candidates": [{"id": "base", "flags": {}}, {"id": "wide", "flags": {"max_batch": 8}}],
-        },
-        "rival": {"kind": "reference", "role": "competitor", "candidates": [{"id": "base", "flags": {}}]},
-        "third": {"kind": "reference", "role": "competitor", "candidates": [{"id": "base", "flags": {}}]},
-    },
-    "workload": {"endpoint": "/v1/completions", "seed": 7, "scenarios": [{"name": "chat"}]},
-    "sla": {"max_p50_ttft_ms": 100.0, "max_p50_tpot_ms": 9.0, "min_success_rate": 1.0},
-    "search": {"runs": 1},
-    "decision": {
-        "metric": "request_throughput",
-        "runs": 1,
-        "tau_pct": 1.0,
-        "alpha": 0.01,
-        "first_look": 4,
-        "cap": 6,
-        "noise_limit_pct": 5.0,
-    },
-    "budget": {"wall_clock_s": 86400, "rounds": 4, "job_s": 60, "ready_s": 60, "resource_wait_s": 60},
-}
-SPEEDS = {"ours": 10.0, "rival": 11.0, "third": 9.0}
 
 
-def spec_with(**changes: JSON) -> JSON:
-    """SPEC with the keys of some sections changed; ``scenarios=N`` gives that many scenarios."""
-    spec: JSON = json.loads(json.dumps(SPEC))
-    if count := changes.pop("scenarios", None):
-        spec["workload"]["scenarios"] = [{"name": f"s{number}"} for number in range(count)]
-    for section, values in changes.items():
-        spec[section].update(values)
-    return spec
-
-
-def artifact(text: str) -> JSON:
-    """A reference to a text as an artifact."""
-    return {"sha256": sha256(text.encode()).hexdigest(), "bytes": len(text)}
-
-
-class Failed(Exception):
-    """The activity ended without what it was for."""
-
-
-class Lost(Exception):
-    """A process of the activity vanished."""
-
-
-@dataclass(slots=True)
-class Outcomes:
-    """What happens at each point: the script's outcome for its n-th time, else the usual one."""
-
-    script: Script
-    times: Counter[str] = field(default_factory=Counter)
-
-    def at(self, point: str) -> str:
-        number, self.times[point] = self.times[point], self.times[point] + 1
-        entry = self.script.get(point, {})
-        chosen = entry if isinstance(entry, str) else entry.get(number, POINTS[point][0])
-        assert chosen in POINTS[point], f"{chosen} is no outcome of {point}"
-        return chosen
-
-
-class Simulation:
+class Simulation(Effects):
     """One campaign in a world; ``watch`` is called with it and each event that was folded."""
 
     _machine = CampaignMachine()
@@ -150,14 +56,13 @@ class Simulation:
         before: Callable[[Simulation, str, JSON], None] | None = None,
     ) -> None:
         self.world, self.events = world or World(), events if events is not None else []
-        self.name, self.outcomes, self.noise = name, Outcomes(script or {}), noise
+        super().__init__(seed, noise, {(framework, f"{framework}-0"): speed for framework, speed in speeds.items()})
+        self.name, self.outcomes, self.now_ns = name, Outcomes(script or {}), START_NS
         self.refused: list[IllegalEvent] = []
-        self.now_ns = START_NS
-        self.speed = {(framework, f"{framework}-0"): speed for framework, speed in speeds.items()}
-        self._random, self._watch, self._before = Random(seed), watch, before
+        self._watch, self._before = watch, before
         self._under_way: dict[str, Effect] = {}
         self._held: dict[str, Draft] = {}
-        self._moved = self._resumed = self._commits = 0
+        self._resumed = 0
         spec = spec or spec_with()
         self.record("campaign.created", {"spec": spec, "spec_digest": evidence.digest(spec), "source": "demo.yaml"})
 
@@ -299,8 +204,8 @@ class Simulation:
             self._try("campaign.cancel_requested", {"by": "operator"})
             return True
         if wish == "mismatch":
-            self._moved += 1
-            expected, found = f"ours-{self._moved - 1}", f"ours-{self._moved}"
+            self.moved += 1
+            expected, found = f"ours-{self.moved - 1}", f"ours-{self.moved}"
             self.speed["ours", found] = self.speed["ours", "ours-0"]
             self.record("resume.mismatch", {"what": "checkout ours", "expected": expected, "found": found})
         self.record("campaign.resumed", {"checks": []})
@@ -314,8 +219,8 @@ class Simulation:
             "lease.released": {"host": "local", "reason": "late"},
             "job.dispatched": {"job": "late", "activity": "launch", "attempt": 1, "deadline_ns": 1, "params": {}},
             "framework.unsupported": {"framework": "rival", "reason": "late"},
-            "workspace.checked": self._checkout("ours", commit="elsewhere", clean=True),
-            "verdict.recorded": self._verdict("ADVANCED", []),
+            "workspace.checked": self.checked("ours", commit="elsewhere", clean=True),
+            "verdict.recorded": self.verdict("ADVANCED", []),
             "resume.mismatch": {"what": "late", "expected": "a", "found": "b"},
             "note.recorded": {"text": "late"},
         }
@@ -345,220 +250,5 @@ class Simulation:
             return {**who, "reason": "late"}
         if type_ == "candidate.stopped":
             return who
-        row = self._row(99.0, 1.0)
+        row = self.row(99.0, 1.0)
         return {**who, "scenario": self.c.scenarios[0], "run": 9, "seed": 9, "row": row, "raw": artifact("")}
-
-    # --- activities: what each records, see sotad/activities --------------------------------------------------
-
-    def lease(self, do: Do) -> Effect:
-        hardware, outcome = self.c.spec["hardware"], self.outcomes.at("lease")
-        if outcome == "fails":
-            raise Failed("no host")
-        if outcome == "granted":
-            try:
-                yield "lease.granted", {"host": hardware["host"], "gpu_ids": hardware["gpu_ids"]}
-                return "granted"
-            except IllegalEvent as taken:
-                if taken.guard != "host_free":
-                    raise
-        yield "resource.wait_started", {"holder": "another campaign", "deadline_ns": self.now_ns}
-        yield "resource.wait_expired", {"deadline_ns": self.now_ns}
-        return "another campaign kept the host"
-
-    def _checkout(self, framework: str, commit: str, clean: bool) -> JSON:
-        where = {"framework": framework, "repo": f"/src/{framework}", "branch": "main"}
-        return {**where, "commit": commit, "clean": clean}
-
-    def preflight(self, do: Do) -> Effect:
-        for name in self.c.spec["frameworks"]:
-            commit = f"{name}-{self._moved if name == 'ours' else 0}"
-            clean = self.outcomes.at("workspace") == "clean"
-            yield "workspace.checked", self._checkout(name, commit, clean)
-            if not clean:
-                yield "preflight.failed", {"check": f"workspace {name}", "reason": "uncommitted changes"}
-                return "uncommitted changes"
-            if name != "ours" and self.outcomes.at("probe") == "unsupported":
-                yield "framework.unsupported", {"framework": name, "reason": "does not start"}
-                continue
-            probed = {"framework": name, "kind": "reference", "version": "1", "commit": commit, "flags": []}
-            yield "framework.probed", {**probed, "help": artifact(name)}
-        try:
-            yield "preflight.passed", {"host": {"cpu": "x", "cores": 2}}
-        except IllegalEvent as refusal:
-            yield "preflight.failed", {"check": refusal.guard, "reason": refusal.missing}
-        return "passed"
-
-    def consult_history(self, do: Do) -> Effect:
-        if self.outcomes.at("history") == "noted":
-            notes = {"query": "tiny", "documents": [], "notes": artifact("notes"), "decision": "nothing bears on it"}
-            yield "history.noted", notes
-        else:
-            yield "history.unavailable", {"reason": "no folder"}
-        yield "openpr.scanned", {"available": False, "reason": "no source"}
-        return "consulted"
-
-    def freeze_workload(self, do: Do) -> Effect:
-        digest = evidence.digest(self.c.spec["workload"])
-        yield "workload.frozen", {"digest": digest, "scenarios": self.c.scenarios, "sla": self.c.spec["sla"]}
-        return digest
-
-    def launch(self, do: Do) -> Effect:
-        p, outcome = do.params, self.outcomes.at("launch")
-        who = {"launch": do.job, "attempt": do.attempt}
-        about = {key: p[key] for key in ("purpose", "framework", "candidate", "commit")}
-        yield "candidate.launched", {**who, **about, "command": ["serve", p["framework"], json.dumps(p["flags"])]}
-        if outcome in ("failed", "oom", "timeout"):
-            yield "candidate.failed", {**who, "status": outcome, "reason": "the server ended", "log": artifact("")}
-            return outcome
-        yield "candidate.ready", {**who, "startup_s": 1.0}
-        for scenario, seeds in p["seeds"].items():
-            for run, seed in enumerate(seeds):
-                yield from self._measure(do, outcome, {**who, "scenario": scenario, "run": run, "seed": seed})
-        if outcome == "vanishes":
-            yield "candidate.lost", {**who, "reason": "the server vanished"}
-            raise Lost("the server vanished")
-        yield "candidate.stopped", {**who, "log": artifact("")}
-        return "measured"
-
-    def _measure(self, do: Do, outcome: str, which: JSON) -> Effect:
-        p = do.params
-        yield "benchmark.started", which
-        speed = self.speed.get((p["framework"], p["commit"]), 10.0) * (1.01 if p["candidate"] == "wide" else 1.0)
-        speed *= self._random.gauss(1.0, self.noise) * (0.5 if outcome == "stalls" else 1.0)
-        row = self._row(speed, 250.0 if outcome == "misses_sla" else 40.0)
-        if outcome == "broken_row":
-            row["metrics"]["request_throughput"] = 0.0
-        yield "benchmark.finished", {**which, "row": row, "raw": artifact("")}
-        if p["purpose"] != "search":
-            return ""
-        about = {key: which[key] for key in ("launch", "scenario")}
-        failures = sla_failures(row["metrics"], self.c.spec["sla"])
-        for failure in failures:
-            yield "sla.failed", {**about, **failure._asdict()}
-        if not failures:
-            yield "sla.passed", about
-        return ""
-
-    def _row(self, speed: float, ttft: float) -> JSON:
-        metrics = {"request_throughput": speed, "p50_ttft_ms": ttft, "p50_tpot_ms": 3.0, "success_rate": 1.0}
-        row = {"status": "ok", "metrics": metrics, "hardware": {"gpu_count": 0}}
-        return {**row, "sla": {"passed": passes(row, self.c.spec["sla"])}}
-
-    def write_plan(self, do: Do) -> Effect:
-        base = self.c.workspaces["ours"]["commit"]
-        started = {"plan": artifact("plan"), "plan_digest": "e" * 64, "base_commit": base, "branch": "sotad/demo"}
-        yield "loop.started", started
-        return "planned"
-
-    def profile(self, do: Do) -> Effect:
-        side = {"round": self.c.round, "side": do.params["side"]}
-        if self.outcomes.at("profile") == "rejected":
-            yield "profile.rejected", {**side, "reason": "no trace"}
-            raise Failed("no trace")
-        known = {key: do.params[key] for key in ("framework", "commit")}
-        yield "profile.captured", {**side, **known, "trace": artifact(str(do))}
-        return "captured"
-
-    def explain(self, do: Do) -> Effect:
-        about = {"round": self.c.round, "commit": self.c.champion}
-        stage = "prefill" if self.outcomes.at("explain") == "other_stage" else "decode"
-        rows = [
-            {"row_id": f"{stage_}/{name}", "stage": stage_, "name": name, "share": share}
-            for stage_, name, share in (
-                *(("decode", "bmm", 60.0), ("decode", "copy", 25.0), ("decode", "tiny", 0.5)),
-                ("prefill", "mm", 90.0),
-            )
-        ]
-        yield "tables.produced", {**about, "rows": rows, "tables": artifact("tables")}
-        yield "pipeline.written", {**about, "document": artifact("layers")}
-        cited = {"stage": stage, "rows": ["decode/bmm", "decode/copy"], "statement": "attention repeats work"}
-        yield "rootcause.written", {**about, **cited, "document": artifact("cause")}
-        return "explained"
-
-    def propose(self, do: Do) -> Effect:
-        rows, outcome = do.params["rows"], self.outcomes.at("propose")
-        if outcome == "garbage":
-            raise Failed("the implementer left no JSON object")
-        if outcome.startswith("declines"):
-            given_up = rows[:1] if outcome == "declines_one" else rows
-            yield "idea.rejected", {"round": self.c.round, "rows": given_up, "reason": "no idea"}
-            return "declined"
-        number = len(self.c.attempts) + 1
-        proposal = {"attempt_id": f"a{number}", "citations": rows[:1], "hypothesis": "reuse the cache"}
-        yield "patch.proposed", {"round": self.c.round, **proposal}
-        return "proposed"
-
-    def implement(self, do: Do) -> Effect:
-        attempt, fine = self.c.attempt, self.outcomes.at("gates") == "pass"
-        for gate in evidence.COMMIT_GATES:
-            passed = fine or gate != "path_boundary"
-            yield "gate.evaluated", {"attempt_id": attempt.attempt_id, "gate": gate, "passed": passed, "detail": ""}
-        if not fine:
-            return "refused by path_boundary"
-        self._commits += 1
-        commit = f"patch-{self._commits}"
-        self.speed["ours", commit] = self.speed["ours", attempt.base] * GAIN[self.outcomes.at("patch")]
-        applied = {"attempt_id": attempt.attempt_id, "base": attempt.base, "commit": commit, "files": ["a.py"]}
-        more = {"branch": f"sotad/demo-{attempt.attempt_id}", "diff": artifact(commit), "subject": "Reuse the cache"}
-        yield "patch.applied", {**applied, **more}
-        return "applied"
-
-    def run_tests(self, do: Do) -> Effect:
-        outcome = self.outcomes.at("tests")
-        about = {"attempt_id": self.c.current_attempt, "passed": outcome == "pass"}
-        yield "tests.finished", {**about, "command": ["pytest"], "exit_code": 0, "log": artifact("log")}
-        if outcome == "half":  # the daemon's disk is full before the gate is written
-            raise Failed("disk full")
-        yield "gate.evaluated", {**about, "gate": "tests", "detail": "run by the daemon"}
-        return "tested"
-
-    def compare_outputs(self, do: Do) -> Effect:
-        outcome = self.outcomes.at("outputs")
-        about = {"attempt_id": self.c.current_attempt, "passed": outcome == "equal"}
-        counts = {"prompts": 8, "differing": 0 if outcome == "equal" else 2}
-        yield "equivalence.finished", {**about, **counts, "detail": "", "evidence": artifact("outputs")}
-        if outcome == "half":
-            raise Failed("disk full")
-        yield "gate.evaluated", {**about, "gate": "output_equivalence", "detail": ""}
-        return "compared"
-
-    def checkpoint(self, do: Do) -> Effect:
-        written = {"round": self.c.round, "commit": self.c.champion, "document": artifact("checkpoint")}
-        yield "checkpoint.written", written
-        return self.c.champion
-
-    def review(self, do: Do) -> Effect:
-        at, outcome = self.c.round, self.outcomes.at("review")
-        yield "review.requested", {"round": at, "attempt_id": self.c.current_attempt, "inputs": artifact("inputs")}
-        if outcome == "unusable":
-            yield "review.failed", {"round": at, "reason": "no verdict"}
-            return "failed"
-        lane = {"blocking": "blocking", "queued": "queued", "stalled_queued": "queued"}.get(outcome)
-        findings = [{"severity": "P1", "lane": lane, "text": "a leak"}] if lane else []
-        mainline = {"stalled": "STALLED", "stalled_queued": "STALLED", "regressed": "REGRESSED"}
-        yield "verdict.recorded", self._verdict(mainline.get(outcome, "ADVANCED"), findings)
-        return outcome
-
-    def _verdict(self, mainline: str, findings: list[JSON]) -> JSON:
-        said = {"mainline": mainline, "control": "CONTINUE", "findings": findings, "summary": "read it"}
-        return {**said, "round": self.c.round, "result": artifact("verdict")}
-
-    def clean_up(self, do: Do) -> Effect:
-        if self.outcomes.at("clean_up") == "fails":
-            raise Failed("cannot list processes")
-        yield "cleanup.finished", {"before": [], "after": []}
-        return "clean"
-
-    def report(self, do: Do) -> Effect:
-        if self.outcomes.at("report") == "fails":
-            raise Failed("disk full")
-        yield "report.published", {"files": [artifact("report")]}
-        return "published"
-
-
-_ORDERS: dict[str, Draft] = {
-    "pause": ("campaign.paused", {"reason": "lunch"}),
-    "human": ("campaign.blocked", {"kind": "human", "reason": "which model?", "next": "answer"}),
-    "cancel": ("campaign.cancel_requested", {"by": "operator"}),
-    "cancel!": ("campaign.cancel_requested", {"by": "operator", "confirmed": True}),
-}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from invariants import Invariants
-from simulation import SPEEDS, Script, Simulation, spec_with
+from script import SPEEDS, Script, spec_with
+from simulation import Simulation
 
 from ledger.events import Event
 from statemachine.decide import Do, Record, decide

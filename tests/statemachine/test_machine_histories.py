@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from invariants import Invariants
-from simulation import POINTS, SPEEDS, Script, Simulation, spec_with
+from script import POINTS, SPEEDS, Script, spec_with
+from simulation import Simulation
 
 from statemachine.decide import decide
 from statemachine.fold import advance, fold

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import pytest
-from simulation import SPEEDS, Simulation
+from script import SPEEDS
+from simulation import Simulation
 
 from ledger.events import Event
 from statemachine.judge import Judge

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +17,9 @@ import psutil
 import yaml
 
 from ledger.events import Event
+from ledger.keys import PublicKey
 from ledger.reader import Reader
+from ledger.verify import verify
 from sotad import shim
 from sotad.client import Client
 from sotad.errors import SotadError
@@ -222,6 +226,20 @@ class Rig:
             if (ours or self._marked(process.info["environ"])) and "launcher.py" not in command:
                 found.append(f"{process.info['pid']} {command}")
         return found
+
+    def cwds(self) -> list[str]:
+        """Working directories of every process."""
+        return [process.info["cwd"] or "" for process in psutil.process_iter(["cwd"])]
+
+    def anchored(self) -> int | None:
+        """The last event that the daemon's signature covers."""
+        return verify(self.paths.ledger, public_key=PublicKey.load(self.paths.keys / "ledger.pub")).anchored_to
+
+    def snapshotted(self) -> int | None:
+        """The event after which the state is kept for the next start."""
+        with closing(sqlite3.connect(self.paths.ledger)) as connection:
+            found = connection.execute("SELECT max(seq) FROM snapshots").fetchone()
+        return int(found[0]) if found[0] is not None else None
 
     def _marked(self, environment: dict[str, str] | None) -> bool:
         """Whether a run of this rig started it: every run's processes carry the token of its claim."""

@@ -1,0 +1,251 @@
+"""What each activity records, as `sotad/activities` does it, with the world's part played by a script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from random import Random
+
+from script import GAIN, JSON, Outcomes, artifact
+
+from statemachine import evidence
+from statemachine.decide import Do
+from statemachine.machine import IllegalEvent
+from statemachine.ranking import passes, sla_failures
+from statemachine.state import Campaign
+
+Draft = tuple[str, JSON]
+Effect = Generator[Draft, None, str]
+
+
+class Failed(Exception):
+    """The activity ended without what it was for."""
+
+
+class Lost(Exception):
+    """A process of the activity vanished."""
+
+
+class Effects:
+    """The activities of one campaign: each yields the events that it wants recorded, and hears of refusals.
+
+    ``speed`` is requests per second by framework and commit; ``moved`` counts how often the target's checkout was
+    found at another commit.
+    """
+
+    outcomes: Outcomes
+    now_ns: int
+
+    def __init__(self, seed: int, noise: float, speeds: dict[tuple[str, str], float]) -> None:
+        self.speed, self.noise, self.moved = speeds, noise, 0
+        self._random, self._commits = Random(seed), 0
+
+    @property
+    def c(self) -> Campaign:
+        """The campaign as it is now."""
+        raise NotImplementedError
+
+    def lease(self, do: Do) -> Effect:
+        hardware, outcome = self.c.spec["hardware"], self.outcomes.at("lease")
+        if outcome == "fails":
+            raise Failed("no host")
+        if outcome == "granted":
+            try:
+                yield "lease.granted", {"host": hardware["host"], "gpu_ids": hardware["gpu_ids"]}
+                return "granted"
+            except IllegalEvent as taken:
+                if taken.guard != "host_free":
+                    raise
+        yield "resource.wait_started", {"holder": "another campaign", "deadline_ns": self.now_ns}
+        yield "resource.wait_expired", {"deadline_ns": self.now_ns}
+        return "another campaign kept the host"
+
+    def checked(self, framework: str, commit: str, clean: bool) -> JSON:
+        where = {"framework": framework, "repo": f"/src/{framework}", "branch": "main"}
+        return {**where, "commit": commit, "clean": clean}
+
+    def preflight(self, do: Do) -> Effect:
+        for name in self.c.spec["frameworks"]:
+            commit = f"{name}-{self.moved if name == 'ours' else 0}"
+            clean = self.outcomes.at("workspace") == "clean"
+            yield "workspace.checked", self.checked(name, commit, clean)
+            if not clean:
+                yield "preflight.failed", {"check": f"workspace {name}", "reason": "uncommitted changes"}
+                return "uncommitted changes"
+            if name != "ours" and self.outcomes.at("probe") == "unsupported":
+                yield "framework.unsupported", {"framework": name, "reason": "does not start"}
+                continue
+            probed = {"framework": name, "kind": "reference", "version": "1", "commit": commit, "flags": []}
+            yield "framework.probed", {**probed, "help": artifact(name)}
+        try:
+            yield "preflight.passed", {"host": {"cpu": "x", "cores": 2}}
+        except IllegalEvent as refusal:
+            yield "preflight.failed", {"check": refusal.guard, "reason": refusal.missing}
+        return "passed"
+
+    def consult_history(self, do: Do) -> Effect:
+        if self.outcomes.at("history") == "noted":
+            notes = {"query": "tiny", "documents": [], "notes": artifact("notes"), "decision": "nothing bears on it"}
+            yield "history.noted", notes
+        else:
+            yield "history.unavailable", {"reason": "no folder"}
+        yield "openpr.scanned", {"available": False, "reason": "no source"}
+        return "consulted"
+
+    def freeze_workload(self, do: Do) -> Effect:
+        digest = evidence.digest(self.c.spec["workload"])
+        yield "workload.frozen", {"digest": digest, "scenarios": self.c.scenarios, "sla": self.c.spec["sla"]}
+        return digest
+
+    def launch(self, do: Do) -> Effect:
+        p, outcome = do.params, self.outcomes.at("launch")
+        who = {"launch": do.job, "attempt": do.attempt}
+        about = {key: p[key] for key in ("purpose", "framework", "candidate", "commit")}
+        yield "candidate.launched", {**who, **about, "command": ["serve", p["framework"], json.dumps(p["flags"])]}
+        if outcome in ("failed", "oom", "timeout"):
+            yield "candidate.failed", {**who, "status": outcome, "reason": "the server ended", "log": artifact("")}
+            return outcome
+        yield "candidate.ready", {**who, "startup_s": 1.0}
+        for scenario, seeds in p["seeds"].items():
+            for run, seed in enumerate(seeds):
+                yield from self._measure(do, outcome, {**who, "scenario": scenario, "run": run, "seed": seed})
+        if outcome == "vanishes":
+            yield "candidate.lost", {**who, "reason": "the server vanished"}
+            raise Lost("the server vanished")
+        yield "candidate.stopped", {**who, "log": artifact("")}
+        return "measured"
+
+    def _measure(self, do: Do, outcome: str, which: JSON) -> Effect:
+        p = do.params
+        yield "benchmark.started", which
+        speed = self.speed.get((p["framework"], p["commit"]), 10.0) * (1.01 if p["candidate"] == "wide" else 1.0)
+        speed *= self._random.gauss(1.0, self.noise) * (0.5 if outcome == "stalls" else 1.0)
+        row = self.row(speed, 250.0 if outcome == "misses_sla" else 40.0)
+        if outcome == "broken_row":
+            row["metrics"]["request_throughput"] = 0.0
+        yield "benchmark.finished", {**which, "row": row, "raw": artifact("")}
+        if p["purpose"] != "search":
+            return ""
+        about = {key: which[key] for key in ("launch", "scenario")}
+        failures = sla_failures(row["metrics"], self.c.spec["sla"])
+        for failure in failures:
+            yield "sla.failed", {**about, **failure._asdict()}
+        if not failures:
+            yield "sla.passed", about
+        return ""
+
+    def row(self, speed: float, ttft: float) -> JSON:
+        metrics = {"request_throughput": speed, "p50_ttft_ms": ttft, "p50_tpot_ms": 3.0, "success_rate": 1.0}
+        row = {"status": "ok", "metrics": metrics, "hardware": {"gpu_count": 0}}
+        return {**row, "sla": {"passed": passes(row, self.c.spec["sla"])}}
+
+    def write_plan(self, do: Do) -> Effect:
+        base = self.c.workspaces["ours"]["commit"]
+        started = {"plan": artifact("plan"), "plan_digest": "e" * 64, "base_commit": base, "branch": "sotad/demo"}
+        yield "loop.started", started
+        return "planned"
+
+    def profile(self, do: Do) -> Effect:
+        side = {"round": self.c.round, "side": do.params["side"]}
+        if self.outcomes.at("profile") == "rejected":
+            yield "profile.rejected", {**side, "reason": "no trace"}
+            raise Failed("no trace")
+        known = {key: do.params[key] for key in ("framework", "commit")}
+        yield "profile.captured", {**side, **known, "trace": artifact(str(do))}
+        return "captured"
+
+    def explain(self, do: Do) -> Effect:
+        about = {"round": self.c.round, "commit": self.c.champion}
+        stage = "prefill" if self.outcomes.at("explain") == "other_stage" else "decode"
+        rows = [
+            {"row_id": f"{stage_}/{name}", "stage": stage_, "name": name, "share": share}
+            for stage_, name, share in (
+                *(("decode", "bmm", 60.0), ("decode", "copy", 25.0), ("decode", "tiny", 0.5)),
+                ("prefill", "mm", 90.0),
+            )
+        ]
+        yield "tables.produced", {**about, "rows": rows, "tables": artifact("tables")}
+        yield "pipeline.written", {**about, "document": artifact("layers")}
+        cited = {"stage": stage, "rows": ["decode/bmm", "decode/copy"], "statement": "attention repeats work"}
+        yield "rootcause.written", {**about, **cited, "document": artifact("cause")}
+        return "explained"
+
+    def propose(self, do: Do) -> Effect:
+        rows, outcome = do.params["rows"], self.outcomes.at("propose")
+        if outcome == "garbage":
+            raise Failed("the implementer left no JSON object")
+        if outcome.startswith("declines"):
+            given_up = rows[:1] if outcome == "declines_one" else rows
+            yield "idea.rejected", {"round": self.c.round, "rows": given_up, "reason": "no idea"}
+            return "declined"
+        number = len(self.c.attempts) + 1
+        proposal = {"attempt_id": f"a{number}", "citations": rows[:1], "hypothesis": "reuse the cache"}
+        yield "patch.proposed", {"round": self.c.round, **proposal}
+        return "proposed"
+
+    def implement(self, do: Do) -> Effect:
+        attempt, fine = self.c.attempt, self.outcomes.at("gates") == "pass"
+        for gate in evidence.COMMIT_GATES:
+            passed = fine or gate != "path_boundary"
+            yield "gate.evaluated", {"attempt_id": attempt.attempt_id, "gate": gate, "passed": passed, "detail": ""}
+        if not fine:
+            return "refused by path_boundary"
+        self._commits += 1
+        commit = f"patch-{self._commits}"
+        self.speed["ours", commit] = self.speed["ours", attempt.base] * GAIN[self.outcomes.at("patch")]
+        applied = {"attempt_id": attempt.attempt_id, "base": attempt.base, "commit": commit, "files": ["a.py"]}
+        more = {"branch": f"sotad/demo-{attempt.attempt_id}", "diff": artifact(commit), "subject": "Reuse the cache"}
+        yield "patch.applied", {**applied, **more}
+        return "applied"
+
+    def run_tests(self, do: Do) -> Effect:
+        outcome = self.outcomes.at("tests")
+        about = {"attempt_id": self.c.current_attempt, "passed": outcome == "pass"}
+        yield "tests.finished", {**about, "command": ["pytest"], "exit_code": 0, "log": artifact("log")}
+        if outcome == "half":  # the daemon's disk is full before the gate is written
+            raise Failed("disk full")
+        yield "gate.evaluated", {**about, "gate": "tests", "detail": "run by the daemon"}
+        return "tested"
+
+    def compare_outputs(self, do: Do) -> Effect:
+        outcome = self.outcomes.at("outputs")
+        about = {"attempt_id": self.c.current_attempt, "passed": outcome == "equal"}
+        counts = {"prompts": 8, "differing": 0 if outcome == "equal" else 2}
+        yield "equivalence.finished", {**about, **counts, "detail": "", "evidence": artifact("outputs")}
+        if outcome == "half":
+            raise Failed("disk full")
+        yield "gate.evaluated", {**about, "gate": "output_equivalence", "detail": ""}
+        return "compared"
+
+    def checkpoint(self, do: Do) -> Effect:
+        written = {"round": self.c.round, "commit": self.c.champion, "document": artifact("checkpoint")}
+        yield "checkpoint.written", written
+        return self.c.champion
+
+    def review(self, do: Do) -> Effect:
+        at, outcome = self.c.round, self.outcomes.at("review")
+        yield "review.requested", {"round": at, "attempt_id": self.c.current_attempt, "inputs": artifact("inputs")}
+        if outcome == "unusable":
+            yield "review.failed", {"round": at, "reason": "no verdict"}
+            return "failed"
+        lane = {"blocking": "blocking", "queued": "queued", "stalled_queued": "queued"}.get(outcome)
+        findings = [{"severity": "P1", "lane": lane, "text": "a leak"}] if lane else []
+        mainline = {"stalled": "STALLED", "stalled_queued": "STALLED", "regressed": "REGRESSED"}
+        yield "verdict.recorded", self.verdict(mainline.get(outcome, "ADVANCED"), findings)
+        return outcome
+
+    def verdict(self, mainline: str, findings: list[JSON]) -> JSON:
+        said = {"mainline": mainline, "control": "CONTINUE", "findings": findings, "summary": "read it"}
+        return {**said, "round": self.c.round, "result": artifact("verdict")}
+
+    def clean_up(self, do: Do) -> Effect:
+        if self.outcomes.at("clean_up") == "fails":
+            raise Failed("cannot list processes")
+        yield "cleanup.finished", {"before": [], "after": []}
+        return "clean"
+
+    def report(self, do: Do) -> Effect:
+        if self.outcomes.at("report") == "fails":
+            raise Failed("disk full")
+        yield "report.published", {"files": [artifact("report")]}
+        return "published"

@@ -1,0 +1,97 @@
+"""The script of a simulated campaign: its spec, what may happen at which point, and what is to happen."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+JSON = dict[str, Any]
+Script = Mapping[str, "str | Mapping[int, str]"]
+
+POINTS: dict[str, tuple[str, ...]] = {
+    "workspace": ("clean", "dirty"),
+    "probe": ("probed", "unsupported"),
+    "lease": ("granted", "kept", "fails"),
+    "history": ("noted", "unavailable"),
+    "launch": ("serves", "failed", "oom", "timeout", "vanishes", "misses_sla", "stalls", "broken_row"),
+    "profile": ("captured", "rejected"),
+    "explain": ("explained", "other_stage"),
+    "propose": ("cites", "declines", "declines_one", "garbage"),
+    "gates": ("pass", "fail"),
+    "tests": ("pass", "fail", "half"),
+    "outputs": ("equal", "differ", "half"),
+    "patch": ("faster", "leap", "same", "slower"),
+    "review": ("advanced", "stalled", "regressed", "blocking", "queued", "stalled_queued", "unusable"),
+    "clean_up": ("clean", "fails"),
+    "report": ("published", "fails"),
+    "interrupt": ("", "lost", "fails", "times_out"),
+    "operator": ("", "pause", "human", "cancel", "cancel!", "overdue"),
+    "person": ("resume", "mismatch", "cancel", "leave"),
+    "late": ("", "candidate.stopped", "candidate.ready", "candidate.lost", "benchmark.finished", "lease.granted",
+             "job.dispatched", "framework.unsupported", "workspace.checked", "gate.evaluated", "tests.finished",
+             "verdict.recorded", "review.requested", "resume.mismatch", "note.recorded", "lease.released"),
+}
+GAIN = {"faster": 1.05, "leap": 1.3, "same": 1.0, "slower": 0.95}
+
+SPEC: JSON = {
+    "campaign": "demo",
+    "model": {"id": "tiny", "precision": "fp32"},
+    "hardware": {"host": "local", "gpu_type": "cpu", "gpu_ids": []},
+    "frameworks": {
+        "ours": {
+            "kind": "reference",
+            "role": "target",
+            "candidates": [{"id": "base", "flags": {}}, {"id": "wide", "flags": {"max_batch": 8}}],
+        },
+        "rival": {"kind": "reference", "role": "competitor", "candidates": [{"id": "base", "flags": {}}]},
+        "third": {"kind": "reference", "role": "competitor", "candidates": [{"id": "base", "flags": {}}]},
+    },
+    "workload": {"endpoint": "/v1/completions", "seed": 7, "scenarios": [{"name": "chat"}]},
+    "sla": {"max_p50_ttft_ms": 100.0, "max_p50_tpot_ms": 9.0, "min_success_rate": 1.0},
+    "search": {"runs": 1},
+    "decision": {
+        "metric": "request_throughput",
+        "runs": 1,
+        "tau_pct": 1.0,
+        "alpha": 0.01,
+        "first_look": 4,
+        "cap": 6,
+        "noise_limit_pct": 5.0,
+    },
+    "budget": {"wall_clock_s": 86400, "rounds": 4, "job_s": 60, "ready_s": 60, "resource_wait_s": 60},
+}
+SPEEDS = {"ours": 10.0, "rival": 11.0, "third": 9.0}
+
+
+def spec_with(**changes: JSON) -> JSON:
+    """SPEC with the keys of some sections changed; ``scenarios=N`` gives that many scenarios."""
+    spec: JSON = json.loads(json.dumps(SPEC))
+    if count := changes.pop("scenarios", None):
+        spec["workload"]["scenarios"] = [{"name": f"s{number}"} for number in range(count)]
+    for section, values in changes.items():
+        spec[section].update(values)
+    return spec
+
+
+def artifact(text: str) -> JSON:
+    """A reference to a text as an artifact."""
+    return {"sha256": sha256(text.encode()).hexdigest(), "bytes": len(text)}
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What happens at each point: the script's outcome for its n-th time, else the usual one."""
+
+    script: Script
+    times: Counter[str] = field(default_factory=Counter)
+
+    def at(self, point: str) -> str:
+        number, self.times[point] = self.times[point], self.times[point] + 1
+        entry = self.script.get(point, {})
+        chosen = entry if isinstance(entry, str) else entry.get(number, POINTS[point][0])
+        assert chosen in POINTS[point], f"{chosen} is no outcome of {point}"
+        return chosen
