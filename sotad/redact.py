@@ -16,9 +16,7 @@ SHORTEST = 8  # shorter values occur in text by chance
 
 def redactor(environment: Mapping[str, str]) -> Callable[[Any], Any]:
     """A function that returns a JSON value with every secret replaced by its name, and nothing else changed."""
-    values = {
-        value: name for name, value in environment.items() if NAMES.search(name) and len(value) >= SHORTEST
-    }
+    values = {value: name for name, value in environment.items() if NAMES.search(name) and len(value) >= SHORTEST}
     longest_first = sorted(values, key=len, reverse=True)
 
     def text(value: str) -> str:

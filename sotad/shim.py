@@ -360,9 +360,7 @@ class Run:
             if pid == self.child:
                 self.wait_status = wait_status
 
-    def outcome(
-        self, reason: str, message: str | None, leftovers: list[Process], stuck: list[Process]
-    ) -> Record:
+    def outcome(self, reason: str, message: str | None, leftovers: list[Process], stuck: list[Process]) -> Record:
         """The content of `exit.json`; cpu_s and max_rss_bytes cover every process that was waited for."""
         state = self.wait_status
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -138,8 +138,12 @@ def _baseline(c: Campaign) -> list[Command]:
             return [_winner(c, framework, scenario)]
     without = [s for s in c.scenarios if evidence.leader(c, s) is None or evidence.target_candidate(c, s) is None]
     if without:
-        return [_blocked("evidence", f"no row to compare on {', '.join(without)}: no competitor passes the SLA, "
-                                     "or the target never ran")]
+        return [
+            _blocked(
+                "evidence",
+                f"no row to compare on {', '.join(without)}: no competitor passes the SLA, or the target never ran",
+            )
+        ]
     return [Record("baseline.frozen", {"winners": c.winners, "digest": digest(c.winners)})]
 
 
@@ -174,8 +178,13 @@ def _gap(c: Campaign) -> list[Command]:
     if "passed" not in c.aa:
         return _aa(c)
     if not c.aa["passed"]:
-        return [_blocked("evidence", "A/A check failed: on this host the target's command differs from itself, "
-                                     "or nothing can be told from its noise")]
+        return [
+            _blocked(
+                "evidence",
+                "A/A check failed: on this host the target's command differs from itself, "
+                "or nothing can be told from its noise",
+            )
+        ]
     verdict = evidence.gap_verdict(c)
     if verdict is not None:
         return [Record("gap.decided", verdict)]

@@ -47,8 +47,7 @@ def unsettled(c: Campaign, framework: str) -> list[JSON]:
     return [
         entry
         for entry in candidates(c, framework)
-        if f"{framework}/{entry['id']}" not in c.skipped
-        and not settled(c, search_launch(framework, entry["id"]))
+        if f"{framework}/{entry['id']}" not in c.skipped and not settled(c, search_launch(framework, entry["id"]))
     ]
 
 
@@ -139,9 +138,7 @@ def leader(c: Campaign, scenario: str) -> tuple[str, str] | None:
 def target_candidate(c: Campaign, scenario: str) -> str | None:
     """The target's command for a scenario: its winner, else its best row that ran at all."""
     rows = [row for row in search_rows(c, c.target, scenario) if row["status"] == "ok"]
-    chosen = winner(c, c.target, scenario) or max(
-        rows, key=lambda row: ranking_key(row, c.spec["sla"]), default=None
-    )
+    chosen = winner(c, c.target, scenario) or max(rows, key=lambda row: ranking_key(row, c.spec["sla"]), default=None)
     return chosen["candidate"] if chosen else None
 
 

@@ -35,8 +35,10 @@ def _compile() -> dict[tuple[str, str], tuple[Step, ...]]:
 
 
 COMPILED = _compile()
-_ELSEWHERE = {event: sorted({source for step in STEPS if step.event == event for source in step.sources})
-              for event in {step.event for step in STEPS}}
+_ELSEWHERE = {
+    event: sorted({source for step in STEPS if step.event == event for source in step.sources})
+    for event in {step.event for step in STEPS}
+}
 
 
 def _refused(ask: Ask, guards: tuple[str, ...]) -> tuple[str, str] | None:

@@ -120,9 +120,7 @@ STEPS: tuple[Step, ...] = (
     ),
     _step("checkpoint.written", "round.recording", "round.reviewing", "this_round", "at_champion", "attempt_closed"),
     _step("review.passed", "round.reviewing", "round.gap", "verdict_on_record", "verdict_clean"),
-    _step(
-        "review.findings", "round.reviewing", "round.patching", "verdict_on_record", "findings_block", "fixes_left"
-    ),
+    _step("review.findings", "round.reviewing", "round.patching", "verdict_on_record", "findings_block", "fixes_left"),
     _step("review.findings", "round.reviewing", "stopping", "verdict_on_record", "findings_block"),
     _step("review.findings", "round.reviewing", "round.gap", "verdict_on_record", "findings_recorded"),
     _step("review.stalled", "round.reviewing", "stopping", "verdict_on_record", "verdict_stalled", "third_stall"),

@@ -25,16 +25,12 @@ def explain(target: Tables, leader: Tables) -> JSON:
     ``share`` is percent of the stage's time in the target.
     """
     counts = {row["row_id"]: row for row in target.rows} | {s["row_id"]: s for s in target.stages.values()}
-    leader_counts = {row["row_id"]: row for row in leader.rows} | {
-        s["row_id"]: s for s in leader.stages.values()
-    }
+    leader_counts = {row["row_id"]: row for row in leader.rows} | {s["row_id"]: s for s in leader.stages.values()}
     totals = {stage: entry["total_ms"] for stage, entry in target.stages.items()}
     rows = [_row(found, counts, leader_counts, totals) for found in compare(target, leader)]
     extra = {stage: sum(r["extra_ms"] for r in rows if r["row_id"] == f"{stage}/step") for stage in totals}
     slow = max(extra, key=lambda stage: (extra[stage], stage))
-    cited = [
-        row for row in rows if row["stage"] == slow and row["share"] >= MIN_SHARE and row["extra_ms"] > 0
-    ]
+    cited = [row for row in rows if row["stage"] == slow and row["share"] >= MIN_SHARE and row["extra_ms"] > 0]
     return {
         "stage": slow,
         "extra_ms": {stage: round(value, DIGITS) for stage, value in extra.items()},
@@ -75,9 +71,7 @@ def statement(found: JSON, target: str, leader: str) -> str:
     """The explanation in one sentence, with row ids."""
     by_id = {row["row_id"]: row for row in found["rows"]}
     step = by_id.get(f"{found['stage']}/step")
-    head = (
-        f"{found['stage']} is the slow stage: {target} spends {found['extra_ms'][found['stage']]:.1f} ms more"
-    )
+    head = f"{found['stage']} is the slow stage: {target} spends {found['extra_ms'][found['stage']]:.1f} ms more"
     if step:
         head += (
             f" than {leader} for the same tokens ({step['count']} steps at mean batch {step['mean_batch_size']:.2f}"

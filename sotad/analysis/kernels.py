@@ -23,9 +23,7 @@ import orjson
 STAGES = {"EXTEND": "prefill"}  # other words are stages by themselves, in lower case
 OUTSIDE = "outside"  # the stage of what no step covers
 UNNAMED = "(not in an operator)"  # the time of steps that no operator covers
-_STEP = re.compile(
-    r"step\[(?P<word>[A-Z_]+)(?:\s+bs=(?P<sequences>\d+))?(?:\s+toks=(?P<tokens>\d+))?[^\]]*\]"
-)
+_STEP = re.compile(r"step\[(?P<word>[A-Z_]+)(?:\s+bs=(?P<sequences>\d+))?(?:\s+toks=(?P<tokens>\d+))?[^\]]*\]")
 _PLAIN = re.compile(r"[A-Za-z0-9_:.()<>, -]{1,80}")
 
 
@@ -130,9 +128,7 @@ def _timed(event: Mapping[str, Any]) -> bool:
 def _span(event: Mapping[str, Any]) -> Span:
     begin = round(event["ts"] * 1000)
     thread = (event.get("pid"), event.get("tid"))
-    return Span(
-        begin, begin + round(event["dur"] * 1000), str(event.get("name")), thread, str(event.get("cat"))
-    )
+    return Span(begin, begin + round(event["dur"] * 1000), str(event.get("name")), thread, str(event.get("cat")))
 
 
 def _steps(spans: Iterable[Span]) -> Iterator[Step]:

@@ -87,9 +87,7 @@ class Api:
         body = await _body(request)
         text = _field(body, "text", str, None)
         source = _field(body, "source", str, "")
-        return answer(
-            {"campaign": await self._service.submit(text, source, operator(request, self._token))}, 201
-        )
+        return answer({"campaign": await self._service.submit(text, source, operator(request, self._token))}, 201)
 
     async def pause(self, request: web.Request) -> web.Response:
         """POST /v1/campaigns/{id}/pause ``{reason}``."""

@@ -69,9 +69,7 @@ def _fold(path: Path, world: World, event: Event) -> None:
         advance(world, event)
     except (IllegalEvent, LookupError, TypeError, ValueError) as error:
         advice = f"run `sotactl ledger verify {path}`, or look at it as it was: ledger replay --until"
-        raise IntegrityFault(
-            f"{path}: event {event.seq} breaks this release's rules: {error}", advice
-        ) from None
+        raise IntegrityFault(f"{path}: event {event.seq} breaks this release's rules: {error}", advice) from None
 
 
 def why_at(path: Path, seq: int) -> dict[str, Any]:

@@ -81,9 +81,7 @@ def make_row(report: Mapping[str, Any], candidate: Mapping[str, Any]) -> Row:
     return _row(candidate, status, reason, _workload(report), candidate.get("sla") or {}, metrics(report))
 
 
-def failed_row(
-    status: str, reason: str, candidate: Mapping[str, Any], sla: Mapping[str, float | None]
-) -> Row:
+def failed_row(status: str, reason: str, candidate: Mapping[str, Any], sla: Mapping[str, float | None]) -> Row:
     """The row of a candidate that could not be measured; failures are kept.
 
     Raises:

@@ -26,9 +26,7 @@ exit status: 0 fine, 1 the answer is no, 2 bad usage or input, 3 no daemon, 4 a 
 
 def parser() -> Parser:
     """The whole command line."""
-    top = Parser(
-        prog="sotad", description="Run the daemon that runs serving-performance campaigns.", epilog=EPILOG
-    )
+    top = Parser(prog="sotad", description="Run the daemon that runs serving-performance campaigns.", epilog=EPILOG)
     add_dir(top)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     running.add(commands)
@@ -50,9 +48,7 @@ def _add_demo(commands: Any) -> None:
         "token-budget (scheduling) or kv-copy (memory traffic)",
     )
     implementers = ("scripted", "none", "cheater")
-    demo.add_argument(
-        "--implementer", choices=implementers, default="scripted", help="who writes the patches"
-    )
+    demo.add_argument("--implementer", choices=implementers, default="scripted", help="who writes the patches")
     demo.set_defaults(run=_demo)
 
 

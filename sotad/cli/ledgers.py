@@ -38,9 +38,7 @@ def add(commands: Any) -> None:
     verify.add_argument("--checkpoints", metavar="FILE", type=Path, help="a copy of checkpoints.jsonl")
     verify.add_argument("--artifacts", metavar="DIR", type=Path, help="where the artifacts are")
     replay = _action(actions, "replay", _replay, "print the state as it was, as canonical JSON", json=False)
-    replay.add_argument(
-        "--until", metavar="SEQ|TIME", help="last event, or ISO 8601 time (UTC without a zone)"
-    )
+    replay.add_argument("--until", metavar="SEQ|TIME", help="last event, or ISO 8601 time (UTC without a zone)")
     replay.add_argument("--campaign", metavar="CAMPAIGN", help="only the state of this one")
     export = _action(actions, "export", _export, "write every event and checkpoint as JSON Lines", json=False)
     export.add_argument("--out", metavar="FILE", type=Path, help="a new file (default: stdout)")
@@ -117,9 +115,7 @@ def _notes(report: JSON) -> list[str]:
     if other:
         starts = ", ".join(str(w["from"]) for w in other)
         releases = ", ".join(sorted({w["version"] for w in other}))
-        notes.append(
-            f"the daemons of release {releases} that started at event {starts} had other rules than this"
-        )
+        notes.append(f"the daemons of release {releases} that started at event {starts} had other rules than this")
     return notes
 
 
@@ -158,9 +154,7 @@ def _nanoseconds(text: str) -> int:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise BadInput(
-            f"--until {text!r}: neither a seq nor a time", "such as 57 or 2026-11-21T12:00:00Z"
-        ) from None
+        raise BadInput(f"--until {text!r}: neither a seq nor a time", "such as 57 or 2026-11-21T12:00:00Z") from None
     aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
@@ -192,13 +186,9 @@ def _show(args: argparse.Namespace) -> int:
     head = ""
     for event in events_in(path):
         types[event.type] += 1
-        found = campaigns.setdefault(
-            event.campaign, {"events": 0, "first_ns": event.time_ns, "terminal": None}
-        )
+        found = campaigns.setdefault(event.campaign, {"events": 0, "first_ns": event.time_ns, "terminal": None})
         found["events"], found["last_ns"], head = event.campaign_seq, event.time_ns, event.hash
-        found["terminal"] = (
-            event.payload["terminal"] if event.type == "campaign.closed" else found["terminal"]
-        )
+        found["terminal"] = event.payload["terminal"] if event.type == "campaign.closed" else found["terminal"]
     shown = {
         "path": str(path),
         "events": types.total(),

@@ -21,9 +21,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON to stdout")
 
 
-def subcommand(
-    commands: Any, name: str, what: str, examples: str = "", json: bool = True
-) -> argparse.ArgumentParser:
+def subcommand(commands: Any, name: str, what: str, examples: str = "", json: bool = True) -> argparse.ArgumentParser:
     """A subcommand with ``--dir`` and, unless it has no table to print, ``--json``."""
     epilog = f"examples:\n{examples}" if examples else None
     parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what, epilog=epilog)

@@ -28,9 +28,7 @@ TCP asks for the token in DIR/keys/api.token and is not encrypted: keep it on lo
 def add(commands: Any) -> None:
     """Add the group to the parser."""
     start = subcommand(commands, "start", "run the daemon, in the foreground unless told otherwise", EXAMPLES)
-    start.add_argument(
-        "--detach", action="store_true", help="return when it is ready; output goes to the log"
-    )
+    start.add_argument("--detach", action="store_true", help="return when it is ready; output goes to the log")
     start.add_argument("--tcp", metavar="HOST:PORT", help="answer there too; without HOST on loopback")
     start.set_defaults(run=_start)
     stop = subcommand(commands, "stop", "ask the daemon to end, and wait until it has", "  sotad stop")

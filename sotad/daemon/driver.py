@@ -61,10 +61,7 @@ class Driver:
 
     async def close(self) -> None:
         """Let go of every activity; their processes live on in their run directories."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel("closing")
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(_ended(task) for task in list(self._tasks.values())))
 
     async def _advance(self, c: Campaign) -> None:
         """Do for one campaign what its state calls for, until it has to wait."""
@@ -169,8 +166,7 @@ class Driver:
     async def _end_task(self, c: Campaign, job: str) -> None:
         task = self._tasks.get((c.id, job))
         if task is not None:
-            task.cancel("aborted")
-            await asyncio.gather(task, return_exceptions=True)
+            await _ended(task)
 
     async def _give_up(self, c: Campaign, job: str, attempt: int, reason: str) -> None:
         """End every run of an attempt, all at once: each may take its whole grace; what it launched is void."""
@@ -181,6 +177,13 @@ class Driver:
     def _limit_s(self, c: Campaign, do: Do) -> float:
         budget = c.spec["budget"]
         return float(budget["resource_wait_s"] + 60 if do.activity == "lease" else budget["job_s"])
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended: a library may swallow one cancel, and would then go on for hours."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=TICK_S)
 
 
 def _reason(failure: Exception) -> str:

@@ -72,7 +72,8 @@ class Inbox:
     async def _wait(self, hint: asyncio.Event, seconds: float) -> None:
         hint.clear()
         try:
-            await asyncio.wait_for(hint.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await hint.wait()
             await asyncio.sleep(SETTLE_S)
         except TimeoutError:
             pass

@@ -34,11 +34,16 @@ SHARED = frozenset({"lease.granted"})
 async def to_the_end(work: Awaitable[T]) -> T:
     """What comes of the work. Cancelling takes effect after its end, so that nothing goes on unseen."""
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    return task.result()
 
 
 def is_fatal(error: BaseException) -> bool:
@@ -102,9 +107,7 @@ class Journal:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
-            await asyncio.wait_for(waiter, timeout)
-        except TimeoutError:
-            pass
+            await asyncio.wait([waiter], timeout=timeout)  # wait_for may lose a cancel that meets the change (3.11)
         finally:
             self._waiters.discard(waiter)
         return self.world.seq

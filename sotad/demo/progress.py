@@ -43,14 +43,18 @@ SENTENCES: dict[str, Callable[[JSON], str]] = {
     "winner.selected": lambda p: f"winner of {p['framework']}: {p.get('candidate')} ({p['reason']})",
     "baseline.frozen": lambda p: f"baseline frozen as {p['digest'][:12]}",
     "loop.started": lambda p: f"loop started at {p['base_commit'][:12]} on {p['branch']}",
-    "fairness.checked": lambda p: f"fairness: {len(p['items'])} conditions, {'all match' if p['passed'] else 'VIOLATED'}",
+    "fairness.checked": lambda p: (
+        f"fairness: {len(p['items'])} conditions, {'all match' if p['passed'] else 'VIOLATED'}"
+    ),
     "aa.checked": lambda p: f"A/A check {'passed' if p['passed'] else 'FAILED'}",
     "gap.decided": _gap,
     "profile.captured": lambda p: f"profile of the {p['side']} ({p['framework']}) captured",
     "profile.rejected": lambda p: f"profile of the {p['side']} rejected: {p['reason']}",
     "rootcause.written": lambda p: f"root cause: {p['statement']}",
     "idea.rejected": lambda p: f"{len(p['rows'])} rows have no patch: {p['reason']}",
-    "patch.proposed": lambda p: f"patch {p['attempt_id']} proposed: {p['hypothesis']} (cites {', '.join(p['citations'])})",
+    "patch.proposed": lambda p: (
+        f"patch {p['attempt_id']} proposed: {p['hypothesis']} (cites {', '.join(p['citations'])})"
+    ),
     "gate.evaluated": lambda p: f"  gate {p['gate']}: {'passed' if p['passed'] else 'REFUSED'} ({p['detail'][:100]})",
     "patch.applied": lambda p: f"patch {p['attempt_id']} committed as {p['commit'][:12]}: {', '.join(p['files'])}",
     "patch.accepted": lambda p: f"patch {p['attempt_id']} ACCEPTED",

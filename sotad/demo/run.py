@@ -178,5 +178,3 @@ def conclude(paths: StateDir, campaign: str, closed: JSON, restarts: int, as_jso
         print(f"audit:   sotactl ledger verify {paths.root}\n         sotactl ledger replay {paths.root} --until SEQ")
         print(f"why:     sotactl why SEQ --dir {paths.root}")
     return 0 if str(closed["terminal"]).startswith("success") else 1
-
-

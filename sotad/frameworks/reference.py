@@ -21,8 +21,14 @@ class Reference:
 
     def launch_command(self, python: str, model: Mapping[str, Any], flags: Mapping[str, Value]) -> list[str]:
         head = [python, "-m", "refengine", "--host", "127.0.0.1", "--port", PORT]
-        return [*head, "--model-name", self.served_model(model), "--max-model-len", str(model["max_context"]),
-                *render(flags)]
+        return [
+            *head,
+            "--model-name",
+            self.served_model(model),
+            "--max-model-len",
+            str(model["max_context"]),
+            *render(flags),
+        ]
 
     def served_model(self, model: Mapping[str, Any]) -> str:
         return str(model["id"])

@@ -175,9 +175,7 @@ def secret_values(spec: RunSpec, source: Mapping[str, str]) -> dict[str, str]:
     """
     missing = [name for name in spec.secrets if name not in source]
     if missing:
-        raise HostError(
-            f"secret {', '.join(missing)} is not set in the daemon's environment; set it, restart"
-        )
+        raise HostError(f"secret {', '.join(missing)} is not set in the daemon's environment; set it, restart")
     values = {name: source[name] for name in spec.secrets}
     public = "\0".join((*spec.argv, spec.cwd, *spec.env.values()))
     for name, value in values.items():

@@ -28,9 +28,7 @@ class LocalHost:
     `secrets_source` is where the values of secrets come from (default: this process's environment).
     """
 
-    def __init__(
-        self, root: Path, name: str = "local", secrets_source: Mapping[str, str] = os.environ
-    ) -> None:
+    def __init__(self, root: Path, name: str = "local", secrets_source: Mapping[str, str] = os.environ) -> None:
         self.name = name
         self._root = root.absolute()
         self._secrets_source = secrets_source

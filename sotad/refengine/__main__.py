@@ -63,9 +63,7 @@ def _serve(config: Config, listener: socket.socket, started: float) -> int:
     try:
         engine = Engine(config)
     except (RuntimeError, MemoryError) as error:  # torch reports a failed allocation as RuntimeError
-        raise ValueError(
-            f"no room for the model: {str(error).splitlines()[0]}; choose a smaller one"
-        ) from None
+        raise ValueError(f"no room for the model: {str(error).splitlines()[0]}; choose a smaller one") from None
     log(
         f"model {config.model_name}: {config.layers} layers, hidden {config.hidden}, {config.heads} heads, "
         f"vocabulary {config.vocab_size}, {engine.model.parameters / 1e6:.1f}M float32 parameters, "
@@ -87,9 +85,7 @@ async def _run(engine: object, config: Config, listener: socket.socket, started:
 
     assert isinstance(engine, Engine)
     server = Server(engine, config)
-    runner = web.AppRunner(
-        server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
-    )
+    runner = web.AppRunner(server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     server.start()
     gc.collect()

@@ -57,9 +57,7 @@ class Engine:
             config.block_size,
             config.prefix_cache,
         )
-        self.scheduler = Scheduler(
-            self.cache, config.max_batch_size, config.prefill_chunk, config.schedule_policy
-        )
+        self.scheduler = Scheduler(self.cache, config.max_batch_size, config.prefill_chunk, config.schedule_policy)
         self.profiler = StepProfiler(config.profile_dir)
         self.counters = Counters()
         self.failure: BaseException | None = None

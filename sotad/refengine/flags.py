@@ -54,9 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--layers", type=_count, default=default.layers, help="decoder layers")
     model.add_argument("--hidden", type=_count, default=default.hidden, help="width of the residual stream")
     model.add_argument("--heads", type=_count, default=default.heads, help="attention heads")
-    model.add_argument(
-        "--vocab-size", type=_count, default=default.vocab_size, help="rows of the output head"
-    )
+    model.add_argument("--vocab-size", type=_count, default=default.vocab_size, help="rows of the output head")
     model.add_argument(
         "--max-model-len",
         type=_count,

@@ -36,9 +36,7 @@ class BadRequest(ValueError):
 
     def body(self) -> dict[str, Any]:
         """The OpenAI error object."""
-        return {
-            "error": {"message": str(self), "type": "invalid_request_error", "param": self.param, "code": 400}
-        }
+        return {"error": {"message": str(self), "type": "invalid_request_error", "param": self.param, "code": 400}}
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,7 @@ def chunk(request: Request, text: str, token: int, finish: str | None, first: bo
 
 def usage_chunk(request: Request, completion: int, reused: int) -> dict[str, Any]:
     """The chunk that ends a stream when usage was asked for."""
-    return _envelope(request, ".chunk", []) | {
-        "usage": usage(len(request.sequence.prompt), completion, reused)
-    }
+    return _envelope(request, ".chunk", []) | {"usage": usage(len(request.sequence.prompt), completion, reused)}
 
 
 def _envelope(request: Request, suffix: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -133,9 +129,7 @@ def _envelope(request: Request, suffix: str, choices: list[dict[str, Any]]) -> d
     }
 
 
-def _choice(
-    request: Request, content: dict[str, Any], tokens: list[int], finish: str | None
-) -> dict[str, Any]:
+def _choice(request: Request, content: dict[str, Any], tokens: list[int], finish: str | None) -> dict[str, Any]:
     ids = {"token_ids": tokens} if request.token_ids else {}
     return {"index": 0} | content | {"logprobs": None, "finish_reason": finish} | ids
 
@@ -143,9 +137,7 @@ def _choice(
 def _check_supported(body: Mapping[str, Any], config: Config) -> None:
     model = body.get("model", config.model_name)
     if model != config.model_name:
-        raise BadRequest(
-            f"the model {model!r} does not exist; this server has {config.model_name!r}", "model"
-        )
+        raise BadRequest(f"the model {model!r} does not exist; this server has {config.model_name!r}", "model")
     for name, neutral in NEUTRAL.items():
         if body.get(name) is not None and body[name] not in neutral:
             raise BadRequest(f"{name}={body[name]!r} is not supported; leave it out", name)
@@ -166,9 +158,7 @@ def _chat_prompt(messages: object) -> list[int]:
         raise BadRequest("messages must be a list that is not empty", "messages")
     prompt = [tokenizer.BOS]
     for message in messages:
-        if not isinstance(message, dict) or not all(
-            isinstance(message.get(k), str) for k in ("role", "content")
-        ):
+        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
             raise BadRequest("each message needs a role and a content, both strings", "messages")
         prompt += tokenizer.encode(f"<{message['role']}>{message['content']}\n")
     return prompt + tokenizer.encode("<assistant>")

@@ -132,9 +132,7 @@ class Server:
         return web.json_response(answer(request, [t.token for t in tokens], last.finish or "", last.reused))
 
     async def _stream(self, http: web.Request, request: Request) -> web.StreamResponse:
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        )
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await response.prepare(http)
         decoder, count, reused = StreamDecoder(), 0, 0
         try:

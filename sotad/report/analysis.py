@@ -14,12 +14,9 @@ GZIP = b"\x1f\x8b"
 
 def history_document(f: Facts) -> Document:
     """``history/model-pr-history-notes.md``."""
-    sections = [
-        Section(f"Query: {e.payload['query']} {cite(e)}", _notes(f, e)) for e in f.all("history.noted")
-    ]
+    sections = [Section(f"Query: {e.payload['query']} {cite(e)}", _notes(f, e)) for e in f.all("history.noted")]
     sections += [
-        Section(f"History unavailable {cite(e)}", [Text(e.payload["reason"])])
-        for e in f.all("history.unavailable")
+        Section(f"History unavailable {cite(e)}", [Text(e.payload["reason"])]) for e in f.all("history.unavailable")
     ]
     sections += [Section(f"Open pull requests {cite(e)}", _open_prs(e)) for e in f.all("openpr.scanned")]
     return Document(f"History notes of {f.c.id}", sections or [Section("", [Text("not recorded")])])
@@ -27,9 +24,7 @@ def history_document(f: Facts) -> Document:
 
 def _notes(f: Facts, event: Event) -> list[Block]:
     p = event.payload
-    rows = [
-        ("; ".join(f"{key}: {value}" for key, value in sorted(found.items())),) for found in p["documents"]
-    ]
+    rows = [("; ".join(f"{key}: {value}" for key, value in sorted(found.items())),) for found in p["documents"]]
     return [
         Text(f"Decision influenced: {said(p['decision'])}"),
         Table(("document",), rows, empty="no document was found"),
@@ -83,8 +78,7 @@ def _stale(f: Facts, profile: JSON) -> str:
 def digest_documents(f: Facts) -> dict[str, Document]:
     """``humanize/profile-digests/``: one for each kernel table, with its traces and dominant rows."""
     return {
-        f"humanize/profile-digests/r{e.payload['round']}-{e.seq}.md": _digest(f, e)
-        for e in f.all("tables.produced")
+        f"humanize/profile-digests/r{e.payload['round']}-{e.seq}.md": _digest(f, e) for e in f.all("tables.produced")
     }
 
 
@@ -141,9 +135,7 @@ def _cell(value: object) -> str:
 def kernel_document(f: Facts) -> Document:
     """``analysis/kernel-table.md``, latest round first."""
     sections = [
-        Section(
-            f"Round {e.payload['round']} at {e.payload['commit']} {cite(e)}", [row_table(e.payload["rows"])]
-        )
+        Section(f"Round {e.payload['round']} at {e.payload['commit']} {cite(e)}", [row_table(e.payload["rows"])])
         for e in reversed(f.all("tables.produced"))
     ]
     return Document(f"Kernel tables of {f.c.id}", sections or [Section("", [Text("not recorded")])])
@@ -161,11 +153,7 @@ def root_cause_blocks(f: Facts) -> list[Block]:
 
 def cited_rows(f: Facts, event: Event) -> list[JSON]:
     """The rows of the round's kernel table that an event names in ``rows``, in its order."""
-    tables = [
-        e
-        for e in f.all("tables.produced")
-        if e.payload["round"] == event.payload["round"] and e.seq < event.seq
-    ]
+    tables = [e for e in f.all("tables.produced") if e.payload["round"] == event.payload["round"] and e.seq < event.seq]
     known = {row["row_id"]: row for row in tables[-1].payload["rows"]} if tables else {}
     return [known.get(row_id, {"row_id": row_id}) for row_id in event.payload["rows"]]
 
@@ -202,9 +190,7 @@ def _per_round(f: Facts, title: str, type_: str, lead: Callable[[Event], list[Bl
 def checkpoint_document(f: Facts) -> Document:
     """``humanize/model-loop-checkpoint.md``: the latest checkpoint, and where the earlier ones are."""
     events = f.all("checkpoint.written")
-    return Document(
-        f"Checkpoint of {f.c.id}", list(_checkpoints(f, events)) or [Section("", [Text("not recorded")])]
-    )
+    return Document(f"Checkpoint of {f.c.id}", list(_checkpoints(f, events)) or [Section("", [Text("not recorded")])])
 
 
 def _checkpoints(f: Facts, events: list[Event]) -> Iterator[Section]:

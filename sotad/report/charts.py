@@ -59,10 +59,7 @@ def throughput_charts(f: Facts) -> list[Block]:
 
 
 def _throughput_chart(f: Facts, scenario: str, bars: Sequence[Bar]) -> Block:
-    caption = (
-        f"Search, scenario {scenario}: blue is the target, grey its competitors, "
-        "orange misses the SLA or failed."
-    )
+    caption = f"Search, scenario {scenario}: blue is the target, grey its competitors, orange misses the SLA or failed."
     return _picture(lambda: _bars(bars, f"{f.metric.replace('_', ' ')}, per second"), caption)
 
 
@@ -104,9 +101,7 @@ def _gap_lines(f: Facts) -> Iterator[Line]:
             estimate, low, high = interval(decision)
             if estimate is not None and low is not None and high is not None:
                 sides = pair(f, f"gap/r{round_}", scenario)
-                yield Line(
-                    f"round {round_}, {scenario}", estimate, low, high, block_gaps(sides) if sides else []
-                )
+                yield Line(f"round {round_}, {scenario}", estimate, low, high, block_gaps(sides) if sides else [])
 
 
 def kernel_chart(f: Facts) -> list[Block]:
@@ -118,12 +113,8 @@ def kernel_chart(f: Facts) -> list[Block]:
     if not any(row.get(sides[1]) is not None for row in tables.payload["rows"]):
         sides = ("share", "leader_share")
     unit = "us per token" if sides[0] == "us_per_token" else "share of stage, %"
-    rows = [
-        row for row in tables.payload["rows"] if row.get(sides[0]) is not None and row.get("name") != "step"
-    ]
-    rows = sorted(rows, key=lambda row: (-max(row[sides[0]], row.get(sides[1]) or 0), row["row_id"]))[
-        :MOST_ROWS
-    ]
+    rows = [row for row in tables.payload["rows"] if row.get(sides[0]) is not None and row.get("name") != "step"]
+    rows = sorted(rows, key=lambda row: (-max(row[sides[0]], row.get(sides[1]) or 0), row["row_id"]))[:MOST_ROWS]
     if not rows:
         return []
     caption = f"Kernel table of round {tables.payload['round']}, {unit}: blue is the target, grey the leader."
@@ -148,11 +139,7 @@ def _short(label: str) -> str:
 
 
 def _picture(draw: Callable[[], str], caption: str) -> Block:
-    return (
-        Picture(draw(), caption)
-        if available()
-        else Text(f"Chart left out, ziaplot is not installed: {caption}")
-    )
+    return Picture(draw(), caption) if available() else Text(f"Chart left out, ziaplot is not installed: {caption}")
 
 
 def _graph(places: Sequence[float], labels: Sequence[str], axis: str) -> Any:
@@ -181,17 +168,13 @@ def _bars(bars: Sequence[Bar], axis: str) -> str:
     for bar in bars:
         if bar.value:
             graph.add(ziaplot.BarsHoriz([-bar.place], [bar.value], width=0.7).color(bar.color))
-        graph.add(
-            ziaplot.Text(bar.value + 0.01 * longest, -bar.place, bar.note, valign="center").color(bar.color)
-        )
+        graph.add(ziaplot.Text(bar.value + 0.01 * longest, -bar.place, bar.note, valign="center").color(bar.color))
     return _svg(graph)
 
 
 def _forest(lines: Sequence[Line], margin: float) -> str:
     ziaplot = import_module("ziaplot")
-    graph = _graph(
-        range(len(lines)), [line.label for line in lines], "gap in % (right of 0: the target is behind)"
-    )
+    graph = _graph(range(len(lines)), [line.label for line in lines], "gap in % (right of 0: the target is behind)")
     graph.add(ziaplot.VLine(0).color("#39424e").strokewidth(1))
     graph.add(ziaplot.VLine(margin).color(BAD).stroke("--").strokewidth(1.5))
     for place, (_, estimate, low, high, dots) in enumerate(lines):

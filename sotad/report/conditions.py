@@ -18,9 +18,7 @@ def manifest_document(f: Facts) -> Document:
     daemon = f.last("daemon.started")
     version = f"sotad {daemon.payload['version']} {cite(daemon)}" if daemon else "sotad version: not recorded"
     created = f.last("campaign.created")
-    began = (
-        f"created {utc(created.time_ns)} from {created.payload['source']} {cite(created)}" if created else ""
-    )
+    began = f"created {utc(created.time_ns)} from {created.payload['source']} {cite(created)}" if created else ""
     return Document(
         f"Manifest of {f.c.id}",
         [
@@ -36,9 +34,7 @@ def manifest_document(f: Facts) -> Document:
 
 def help_files(f: Facts) -> dict[str, Event]:
     """Where each framework's help text lies in the tree."""
-    return {
-        f"help/{file_name(e.payload['framework'])}.txt": e for e in f.latest("framework.probed", "framework")
-    }
+    return {f"help/{file_name(e.payload['framework'])}.txt": e for e in f.latest("framework.probed", "framework")}
 
 
 # --- conditions -----------------------------------------------------------------------------------------
@@ -61,10 +57,7 @@ def condition_blocks(f: Facts) -> list[Block]:
     ]
     rows += [(f"SLA: {key}", said(value), cite(created)) for key, value in f.spec["sla"].items()]
     rows += [(f"decision: {key}", said(value), cite(created)) for key, value in f.spec["decision"].items()]
-    rows += [
-        (f"host: {key}", said(value), cite(f.last("preflight.passed")))
-        for key, value in sorted(f.c.host.items())
-    ]
+    rows += [(f"host: {key}", said(value), cite(f.last("preflight.passed"))) for key, value in sorted(f.c.host.items())]
     return [Table(("condition", "value", "event"), rows), _scenarios(f), Text(_frozen(f))]
 
 
@@ -167,10 +160,6 @@ def _weak_evidence(f: Facts) -> Iterator[str]:
 
 
 def _incidents(f: Facts) -> Iterator[str]:
-    for event in f.all(
-        "job.lost", "candidate.lost", "resume.mismatch", "fairness.violated", "campaign.blocked"
-    ):
-        plain = ", ".join(
-            f"{key}: {value}" for key, value in event.payload.items() if isinstance(value, str | int)
-        )
+    for event in f.all("job.lost", "candidate.lost", "resume.mismatch", "fairness.violated", "campaign.blocked"):
+        plain = ", ".join(f"{key}: {value}" for key, value in event.payload.items() if isinstance(value, str | int))
         yield f"{event.type}: {plain} {cite(event)}"

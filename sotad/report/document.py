@@ -114,9 +114,7 @@ def _markdown(block: Block) -> str:
 
 def _table(headers: Cells, rows: Sequence[Cells]) -> str:
     lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join(
-        "| " + " | ".join(plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(plain(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def fenced(text: str) -> str:

@@ -9,10 +9,7 @@ from sotad.report.document import Block, Document, Items, Section, Table, Text
 from sotad.report.facts import Facts, cite, number, said
 from sotad.report.outcome import MEANING, reason, succeeded, terminal
 
-GAIN = (
-    "The gain is 100 times the natural log of patched over unpatched throughput, both measured in the same "
-    "blocks."
-)
+GAIN = "The gain is 100 times the natural log of patched over unpatched throughput, both measured in the same blocks."
 
 
 def final_document(f: Facts) -> Document:
@@ -119,9 +116,7 @@ def _stop(f: Facts) -> list[Block]:
     if f.c.phase in ("stopping", "closed"):
         ended = f"{stop['condition']}: {stop['reason']} {cite(stop['seq'])}"
         evidence = (
-            cite(*closed.payload["evidence"])
-            if closed
-            else "not recorded: this report precedes the closing event"
+            cite(*closed.payload["evidence"]) if closed else "not recorded: this report precedes the closing event"
         )
     else:
         ended, evidence = f"none: the campaign is in {f.c.phase}", "not recorded"
@@ -143,16 +138,13 @@ def _cleanup(f: Facts) -> list[Block]:
         for when in ("before", "after"):
             found = ["; ".join(f"{k}: {v}" for k, v in sorted(item.items())) for item in event.payload[when]]
             blocks += [Text(f"{when.capitalize()} {cite(event)}:"), Items(found, empty="none of ours")]
-    released = [
-        f"host {e.payload['host']} released: {e.payload['reason']} {cite(e)}" for e in f.all("lease.released")
-    ]
+    released = [f"host {e.payload['host']} released: {e.payload['reason']} {cite(e)}" for e in f.all("lease.released")]
     return [*(blocks or [Text("not recorded")]), Items(released, empty="release of the host: not recorded")]
 
 
 def _artifacts(f: Facts) -> list[Block]:
     root = Text(
-        "The artifact root is the folder that holds this report; every copied file is an artifact of the "
-        "ledger."
+        "The artifact root is the folder that holds this report; every copied file is an artifact of the ledger."
     )
     rows = [
         (name, event.payload[key]["sha256"], str(event.payload[key]["bytes"]), cite(event))

@@ -167,8 +167,7 @@ def fairness_document(f: Facts) -> Document:
         for e in f.all("fairness.checked")
     ]
     violated = [
-        (str(e.payload["round"]), e.payload["item"], e.payload["action"], cite(e))
-        for e in f.all("fairness.violated")
+        (str(e.payload["round"]), e.payload["item"], e.payload["action"], cite(e)) for e in f.all("fairness.violated")
     ]
     checks = [
         (scenario, *interval_cells(decision), "passed" if e.payload["passed"] else "failed", cite(e))

@@ -109,10 +109,7 @@ def _effect(f: Facts, attempt: Attempt) -> Table:
 
 def refused_table(f: Facts) -> Table:
     """Proposals that a rule refused."""
-    rows = [
-        (e.payload["attempt_id"], e.payload["rule"], e.payload["reason"], cite(e))
-        for e in f.all("patch.refused")
-    ]
+    rows = [(e.payload["attempt_id"], e.payload["rule"], e.payload["reason"], cite(e)) for e in f.all("patch.refused")]
     return Table(("attempt", "rule", "reason", "event"), rows, empty="none recorded")
 
 
@@ -170,9 +167,7 @@ def optimization_document(f: Facts) -> Document:
         "residual gap %",
         "event",
     )
-    note = Text(
-        "Gains are 100 times the natural log of the throughput ratio, so that they add up over patches."
-    )
+    note = Text("Gains are 100 times the natural log of the throughput ratio, so that they add up over patches.")
     return Document(f"Optimizations of {f.c.id}", [Section("", [note, Table(headers, rows, empty="none")])])
 
 
@@ -190,9 +185,7 @@ def _residual(f: Facts, accepted: Event) -> str:
     after = [event for event in f.all("gap.decided") if event.seq > accepted.seq]
     if not after:
         return "not recorded"
-    gaps = "; ".join(
-        f"{name} {number(found.get('g_pct'))}" for name, found in after[0].payload["decisions"].items()
-    )
+    gaps = "; ".join(f"{name} {number(found.get('g_pct'))}" for name, found in after[0].payload["decisions"].items())
     return f"{gaps} {cite(after[0])}"
 
 

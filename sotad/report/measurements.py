@@ -140,9 +140,7 @@ def winner_blocks(f: Facts) -> list[Block]:
     for event in f.latest("winner.selected", "framework", "scenario"):
         p = event.payload
         name = p.get("candidate") or "no winner"
-        blocks.append(
-            Text(f"{p['framework']}, {p['scenario']}: {name}. {p['reason']} {cite(event)}", strong=True)
-        )
+        blocks.append(Text(f"{p['framework']}, {p['scenario']}: {name}. {p['reason']} {cite(event)}", strong=True))
         if p.get("candidate"):
             blocks += _commands(f, p["framework"], p["scenario"], p["candidate"])
     return blocks or [Text("not recorded")]
@@ -152,17 +150,14 @@ def _commands(f: Facts, framework: str, scenario: str, candidate: str) -> Iterat
     launches = [
         e.payload | {"seq": e.seq}
         for e in f.launched.values()
-        if (e.payload["purpose"], e.payload["framework"], e.payload["candidate"])
-        == ("search", framework, candidate)
+        if (e.payload["purpose"], e.payload["framework"], e.payload["candidate"]) == ("search", framework, candidate)
     ]
     rows = [m for m in ranking(f, scenario) if (m.framework, m.candidate) == (framework, candidate)]
     for launch in launches[-1:]:
         yield Text(f"Server, commit {launch['commit']} {cite(launch['seq'])}:")
         yield Code(shlex.join(launch["command"]))
         if launch["dropped_flags"]:
-            yield Text(
-                f"Flags that the help text does not know, left out: {', '.join(launch['dropped_flags'])}"
-            )
+            yield Text(f"Flags that the help text does not know, left out: {', '.join(launch['dropped_flags'])}")
     for found in rows[:1]:
         command = found.row.get("benchmark_command")
         yield Text(f"Load, seed {found.seed} {cite(found.seq)}:")

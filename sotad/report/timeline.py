@@ -16,11 +16,7 @@ def timeline_document(f: Facts) -> Document:
 
 def event_line(event: Event) -> str:
     """One event on one line; nested values and long texts are left to the ledger."""
-    plain = [
-        f"{key}={_short(value)}"
-        for key, value in event.payload.items()
-        if isinstance(value, str | int | float)
-    ]
+    plain = [f"{key}={_short(value)}" for key, value in event.payload.items() if isinstance(value, str | int | float)]
     return " ".join([f"#{event.seq}", utc(event.time_ns), event.type, f"({event.actor})", *plain])
 
 

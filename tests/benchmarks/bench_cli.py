@@ -47,9 +47,7 @@ def main() -> int:
     runs = max(15, int(sys.argv[1]) if len(sys.argv) > 1 else 31)
     with tempfile.TemporaryDirectory() as folder:
         here = StateDir(Path(folder))
-        server = subprocess.Popen(
-            [sys.executable, "-m", "sotad.cli.daemon", "start", "--dir", folder], cwd=ROOT
-        )
+        server = subprocess.Popen([sys.executable, "-m", "sotad.cli.daemon", "start", "--dir", folder], cwd=ROOT)
         try:
             _await_socket(here, server)
             script = "import sys; from sotad.cli.control import main; sys.exit(main())"

@@ -97,9 +97,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", DEFECTS)
-def test_defect_keeps_outputs_and_its_repair_undoes_it(
-    name: str, tmp_path: Path, expected: dict[str, object]
-) -> None:
+def test_defect_keeps_outputs_and_its_repair_undoes_it(name: str, tmp_path: Path, expected: dict[str, object]) -> None:
     """A defect changes no token; its repair applies and leads back to the shipped source."""
     folder = checkout(tmp_path)
     git(folder, "apply", "--check", str(DEFECTS[name].diff))
@@ -153,7 +151,14 @@ def test_cheat_changes_outputs(tmp_path: Path, expected: dict[str, object]) -> N
 
 
 def row(stage: str, name: str, ms: float, leader_ms: float | None, **more: float) -> dict[str, object]:
-    return {"row_id": f"{stage}/{name}", "stage": stage, "name": name, "time_ms": ms, "leader_time_ms": leader_ms, **more}
+    return {
+        "row_id": f"{stage}/{name}",
+        "stage": stage,
+        "name": name,
+        "time_ms": ms,
+        "leader_time_ms": leader_ms,
+        **more,
+    }
 
 
 EVIDENCE = {

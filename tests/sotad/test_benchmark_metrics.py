@@ -1,6 +1,5 @@
 """Result rows, the SLA, ranking and winners."""
 
-import math
 import statistics
 from typing import Any
 

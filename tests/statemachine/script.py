@@ -31,9 +31,24 @@ POINTS: dict[str, tuple[str, ...]] = {
     "interrupt": ("", "lost", "fails", "times_out"),
     "operator": ("", "pause", "human", "cancel", "cancel!", "overdue"),
     "person": ("resume", "mismatch", "cancel", "leave"),
-    "late": ("", "candidate.stopped", "candidate.ready", "candidate.lost", "benchmark.finished", "lease.granted",
-             "job.dispatched", "framework.unsupported", "workspace.checked", "gate.evaluated", "tests.finished",
-             "verdict.recorded", "review.requested", "resume.mismatch", "note.recorded", "lease.released"),
+    "late": (
+        "",
+        "candidate.stopped",
+        "candidate.ready",
+        "candidate.lost",
+        "benchmark.finished",
+        "lease.granted",
+        "job.dispatched",
+        "framework.unsupported",
+        "workspace.checked",
+        "gate.evaluated",
+        "tests.finished",
+        "verdict.recorded",
+        "review.requested",
+        "resume.mismatch",
+        "note.recorded",
+        "lease.released",
+    ),
 }
 GAIN = {"faster": 1.05, "leap": 1.3, "same": 1.0, "slower": 0.95}
 

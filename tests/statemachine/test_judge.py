@@ -22,9 +22,7 @@ def test_a_legal_event_moves_the_judge_on() -> None:
 def test_a_refused_event_is_named_and_not_applied() -> None:
     """The campaign that it would have made does not exist afterwards."""
     judge = Judge()
-    refusal = judge(
-        event(1, "x", "campaign.closed", {"terminal": "success_ahead", "reason": "", "evidence": []})
-    )
+    refusal = judge(event(1, "x", "campaign.closed", {"terminal": "success_ahead", "reason": "", "evidence": []}))
     assert refusal is not None
     assert "campaign.closed is illegal" in refusal
     assert judge.world.campaigns == {}

@@ -82,9 +82,7 @@ class Edit:
     def apply(self, text: str) -> str:
         """The text of `file` after the edit. Raises ValueError when `old` is not in it exactly once."""
         if text.count(self.old) != 1:
-            raise ValueError(
-                f"{self.file}: the text to replace occurs {text.count(self.old)} times, not once"
-            )
+            raise ValueError(f"{self.file}: the text to replace occurs {text.count(self.old)} times, not once")
         return text.replace(self.old, self.new)
 
 
@@ -123,9 +121,7 @@ DEFECTS: dict[str, Defect] = {
 FIXES: list[Fix] = [
     Fix(
         name="last-logits",
-        evidence=SlowRows(
-            stage="prefill", pattern=r"^lm_head$|log_softmax|^aten::(mm|addmm|copy_)$", ratio=1.5
-        ),
+        evidence=SlowRows(stage="prefill", pattern=r"^lm_head$|log_softmax|^aten::(mm|addmm|copy_)$", ratio=1.5),
         file="refengine/model.py",
         old="""\
             logits = F.linear(self._norm(x), self.head)
@@ -155,9 +151,7 @@ FIXES: list[Fix] = [
     ),
     Fix(
         name="in-place-append",
-        evidence=SlowRows(
-            stage="decode", pattern=r"^kv\.append$|^aten::(copy_|clone|cat|index_copy)$", ratio=2.0
-        ),
+        evidence=SlowRows(stage="decode", pattern=r"^kv\.append$|^aten::(copy_|clone|cat|index_copy)$", ratio=2.0),
         file="refengine/kvcache.py",
         old="""\
         self._keys[layer] = self._keys[layer].index_copy(2, slots, keys)

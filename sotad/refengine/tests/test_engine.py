@@ -56,9 +56,7 @@ class Outputs(unittest.TestCase):
         def draw(seed: int, company: int) -> list[int]:
             target = engine()
             for n, prompt in enumerate(prompts(company, seed=5)):
-                target.scheduler.submit(
-                    Sequence(id=f"other{n}", prompt=prompt, max_tokens=9, temperature=2.0)
-                )
+                target.scheduler.submit(Sequence(id=f"other{n}", prompt=prompt, max_tokens=9, temperature=2.0))
             mine = Sequence(id="mine", prompt=[1, 2, 3], max_tokens=9, temperature=1.0, seed=seed)
             target.scheduler.submit(mine)
             while target.run_step() is not None:

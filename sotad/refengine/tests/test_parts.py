@@ -74,9 +74,7 @@ class Regions(unittest.TestCase):
             assert region is not None
             pool.publish(region, list(range(start, start + 8)))
             pool.release(region)
-        hits = [
-            pool.reserve(list(range(start, start + 8)), 8) for start in (7, 100, 200)
-        ]  # evicts 0, 200, 100
+        hits = [pool.reserve(list(range(start, start + 8)), 8) for start in (7, 100, 200)]  # evicts 0, 200, 100
         self.assertEqual([region and region.reused for region in hits], [0, 4, 0])
 
     def test_too_small_is_said(self) -> None:

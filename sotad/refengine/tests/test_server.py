@@ -126,9 +126,7 @@ class Http(unittest.TestCase):
         self.assertEqual(len(chunks), 9)
         self.assertEqual([c["choices"][0]["finish_reason"] for c in chunks], [None] * 8 + ["length"])
         for usage in (whole["usage"], last["usage"]):
-            self.assertEqual(
-                [usage[k] for k in ("prompt_tokens", "completion_tokens", "total_tokens")], [5, 9, 14]
-            )
+            self.assertEqual([usage[k] for k in ("prompt_tokens", "completion_tokens", "total_tokens")], [5, 9, 14])
 
     def test_chat(self) -> None:
         """Chats carry a role first and the same text streamed and whole."""
@@ -166,7 +164,5 @@ class Http(unittest.TestCase):
             events = json.loads(gzip.decompress(Path(path).read_bytes()))["traceEvents"]
             names = [e["name"] for e in events if e["name"].startswith("step[")]
             self.assertEqual(len(names), steps)
-            self.assertTrue(
-                all(re.fullmatch(rf"step\[{stage.upper()} bs=1 toks=\d+\]", n) for n in names), names
-            )
+            self.assertTrue(all(re.fullmatch(rf"step\[{stage.upper()} bs=1 toks=\d+\]", n) for n in names), names)
             self.assertTrue({"lm_head", "layer.mlp", "kv.append"} <= {e["name"] for e in events})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rig.campaign import Rig
+from rig.campaign import SLOW_WORK, Rig
 
 KILLS = (  # one life of the daemon each, in the order of the campaign
     "before:candidate.stopped",
@@ -22,12 +22,27 @@ KILLS = (  # one life of the daemon each, in the order of the campaign
 KEPT = {"after:rootcause.written": "selecting", "after:checkpoint.written": "reviewing"}
 
 
+Rigs = Callable[..., Rig]
+
+
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """Checkouts and a daemon not yet started; whatever still runs at the end is ended."""
-    found = Rig(tmp_path / "rig")
-    yield found
-    found.end()
+def rigs(tmp_path: Path) -> Iterator[Rigs]:
+    """Makes rigs by name: checkouts, and a daemon not yet started. What still runs at the end is ended."""
+    made: list[Rig] = []
+
+    def make(name: str = "rig", target_work: int | None = SLOW_WORK) -> Rig:
+        made.append(Rig(tmp_path / name, target_work))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.end()
+
+
+@pytest.fixture
+def rig(rigs: Rigs) -> Rig:
+    """One rig."""
+    return rigs()
 
 
 @pytest.fixture(scope="session")
@@ -35,14 +50,15 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A campaign driven to its end through ``KILLS``; ``selecting``, ``reviewing`` and ``end`` are kept."""
     found = Rig(tmp_path_factory.mktemp("killed") / "rig")
     for number, kill in enumerate(KILLS):
-        found.start("--kill", kill)
+        found.launch("--kill", kill)
         if number == 0:
+            found.until_ready()
             found.submit()
         found.ended()
         if kill in KEPT:
             found.keep(KEPT[kill])
     found.start()
-    found.seen("campaign.closed")
+    found.finished(200)
     found.stop()
     found.keep("end")
     yield found
