@@ -56,12 +56,12 @@ def validate(type_: str, payload: Mapping[str, Any]) -> tuple[int, JSON]:
     if model is None:
         raise InvalidEvent(f"unknown event type {type_!r}; ledger/catalogue.py lists the known ones")
     try:
-        checked = model.model_validate(dict(payload))
+        checked = model.__pydantic_validator__.validate_python(dict(payload))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "payload"
         raise InvalidEvent(f"{type_}: {where}: {first['msg']}") from None
-    return VERSIONS[type_], checked.model_dump(exclude_none=True)
+    return VERSIONS[type_], model.__pydantic_serializer__.to_python(checked, exclude_none=True)
 
 
 def upcast(type_: str, version: int, payload: JSON) -> JSON:
@@ -403,7 +403,7 @@ class SearchExhausted(Payload):
 class WinnerSelected(Payload):
     framework: str
     scenario: str
-    candidate: str | None
+    candidate: str | None = None
     reason: str
 
 

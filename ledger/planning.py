@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ledger.boundary import Catalogue, event_of
-from ledger.chain import Row, canonical, plain_text, row_hash
+from ledger.chain import canonical, plain_text, row_hash
 from ledger.errors import Conflict, InvalidEvent, KeyReused, LedgerError
 from ledger.events import Draft, Event
 from ledger.schema import COLUMNS
@@ -55,26 +55,26 @@ class Planner:
         self._last: dict[str, int] = {}
         self._unwritten: dict[str, Event] = {}
 
-    def plan(self, requests: Sequence[Request]) -> tuple[list[Outcome], list[Row]]:
-        """Return each request's events or refusal, and the rows that make the events true."""
-        rows: list[Row] = []
+    def plan(self, requests: Sequence[Request]) -> tuple[list[Outcome], list[Any]]:
+        """Return each request's events or refusal, and the columns of all new rows, one row after the other."""
+        columns: list[Any] = []
         self._unwritten.clear()
-        return [self._outcome(request, rows) for request in requests], rows
+        return [self._outcome(request, columns) for request in requests], columns
 
-    def _outcome(self, request: Request, rows: list[Row]) -> Outcome:
+    def _outcome(self, request: Request, columns: list[Any]) -> Outcome:
         """All checks come before the first row: once a row is made, nothing of the request can be refused."""
-        drafts = request.drafts
+        drafts, expect = request
         try:
-            checked = [self._check(draft) for draft in drafts]
+            checked = list(map(self._check, drafts))
             written = self._written(drafts, checked)
-            if request.expect and None in written:
-                self._expect(request.expect)
+            if expect and len(written) < len(drafts):
+                self._expect(expect)
         except LedgerError as refusal:
             return refusal
-        return [
-            event or self._row(draft, content, rows)
-            for draft, content, event in zip(drafts, checked, written, strict=True)
-        ]
+        events = []
+        for draft, content in zip(drafts, checked):  # noqa: B905 - checking the lengths costs as much as the loop
+            events.append((written and written.get(draft.key)) or self._row(draft, content, columns))
+        return events
 
     def _check(self, draft: Draft) -> Checked:
         _check_texts(draft.campaign, draft.type, draft.actor)
@@ -89,18 +89,18 @@ class Planner:
             raise InvalidEvent(f"{draft.type}: {error}") from error
         return (version, *canonical(clean))
 
-    def _written(self, drafts: Sequence[Draft], checked: Sequence[Checked]) -> list[Event | None]:
-        """Return, for each draft with a key, the event that is already there under it."""
-        keys = [draft.key for draft in drafts if draft.key is not None]
-        if not keys:
-            return [None] * len(drafts)
-        for key in keys:
-            if keys.count(plain_text("key", key)) > 1:
-                raise InvalidEvent(f"key: {key!r} stands twice in one request; a key names one event")
-        return [
-            self._known(draft, draft.key, payload) if draft.key is not None else None
-            for draft, (_, _, payload) in zip(drafts, checked, strict=True)
-        ]
+    def _written(self, drafts: Sequence[Draft], checked: Sequence[Checked]) -> dict[str | None, Event]:
+        """Return the events that are already there under a key of these drafts."""
+        written: dict[str | None, Event] = {}
+        seen: set[str] = set()
+        for draft, (_, _, payload) in zip(drafts, checked):
+            if (key := draft.key) is not None:
+                if plain_text("key", key) in seen:
+                    raise InvalidEvent(f"key: {key!r} stands twice in one request; a key names one event")
+                seen.add(key)
+                if event := self._known(draft, key, payload):
+                    written[key] = event
+        return written
 
     def _known(self, draft: Draft, key: str, payload: dict[str, Any]) -> Event | None:
         event = self._unwritten.get(key) or self._stored(key)
@@ -132,7 +132,7 @@ class Planner:
             last = self._last[campaign] = self._connection.execute(_LAST_OF, (campaign,)).fetchone()[0] or 0
         return last
 
-    def _row(self, draft: Draft, content: Checked, rows: list[Row]) -> Event:
+    def _row(self, draft: Draft, content: Checked, columns: list[Any]) -> Event:
         version, data, payload = content
         campaign, key = draft.campaign, draft.key
         seq = self.seq + 1
@@ -142,7 +142,7 @@ class Planner:
             draft.type, version, draft.actor, draft.cause, key,
         )  # fmt: skip
         hash_ = row_hash(self.hash, head, data)
-        rows.append((*head, data.decode(), hash_))
+        columns += (*head, data.decode(), hash_)
         self.seq, self.hash, self._last[campaign] = seq, hash_, last
         event: Event = tuple.__new__(Event, (*head, payload, hash_))
         if key is not None:

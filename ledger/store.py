@@ -6,12 +6,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ledger.boundary import Catalogue, default_catalogue
-from ledger.chain import GENESIS, Row
+from ledger.chain import GENESIS
 from ledger.errors import Deposed, LedgerError
 from ledger.events import Draft, Event
 from ledger.keys import Checkpoint, Signer, append_copy
@@ -21,7 +20,8 @@ from ledger.schema import BUSY_SECONDS, connect_writer, explained
 from ledger.snapshots import Snapshot, load_snapshot, save_snapshot
 from ledger.turn import Turn
 
-_CHUNK = 64
+_WIDTH = len(Event._fields)
+_CHUNK = 64 * _WIDTH
 T = TypeVar("T")
 
 
@@ -113,11 +113,12 @@ class Ledger:
         """
 
         def write(connection: sqlite3.Connection) -> list[Outcome]:
-            outcomes, rows = self._fenced(connection).plan(requests)
-            _insert(connection, rows)
+            planner = self._planner or self._fenced(connection)
+            outcomes, columns = planner.plan(requests)
+            self._insert(connection, columns)
             return outcomes
 
-        return self._commit(write)
+        return self._in_turn(write)
 
     def head(self) -> tuple[int, str]:
         """Return seq and hash of the last event, (0, 64 zeros) if there is none."""
@@ -204,21 +205,47 @@ class Ledger:
         self.close()
 
     def _commit(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do the work in one durable transaction, in our turn.
+        """Do the work in one durable transaction, in our turn."""
 
-        However it fails, the connection is dropped with all that was read over it, so that the next transaction
-        starts from what the file really holds.
+        def transaction(connection: sqlite3.Connection) -> T:
+            connection.execute("BEGIN IMMEDIATE")
+            result = work(connection)
+            connection.execute("COMMIT")
+            return result
+
+        return self._in_turn(transaction)
+
+    def _in_turn(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do the work while nobody else writes.
+
+        However it fails, the connection is dropped with all that was read over it, so that the next turn starts from
+        what the file really holds.
         """
         with explained(self.path), self._turn:
             try:
-                connection = self._connection or self._connect()
-                connection.execute("BEGIN IMMEDIATE")
-                result = work(connection)
-                connection.execute("COMMIT")
+                return work(self._connection or self._connect())
             except BaseException:
                 self._disconnect()
                 raise
-        return result
+
+    def _insert(self, connection: sqlite3.Connection, columns: list[Any]) -> None:
+        """Write the rows in one durable transaction that finds the epoch still ours."""
+        if len(columns) <= _CHUNK:  # one statement is a transaction of its own
+            self._insert_fenced(connection, columns)
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        for start in range(0, len(columns), _CHUNK):
+            self._insert_fenced(connection, columns[start : start + _CHUNK])
+        connection.execute("COMMIT")
+
+    def _insert_fenced(self, connection: sqlite3.Connection, columns: list[Any]) -> None:
+        """Insert the rows if the epoch is ours: one statement reads the fence and writes."""
+        rows = len(columns) // _WIDTH
+        if not rows:
+            self._fenced(connection)
+        elif connection.execute(_insert_statement(rows), (*columns, self.epoch)).rowcount != rows:
+            self._fenced(connection)
+            raise Deposed(f"{self.path}: epoch {self.epoch} was deposed while writing; stop this daemon")
 
     def _fenced(self, connection: sqlite3.Connection) -> Planner:
         """Return what the next event builds on, after making sure that it is still ours to write."""
@@ -244,13 +271,8 @@ class Ledger:
             connection.close()
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Many rows in one statement: less work per row, and the interpreter is free all the while."""
-    for start in range(0, len(rows), _CHUNK):
-        part = rows[start : start + _CHUNK]
-        connection.execute(_insert_statement(len(part)), tuple(chain.from_iterable(part)))
-
-
 @cache
 def _insert_statement(rows: int) -> str:
-    return "INSERT INTO events VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?,?,?)"] * rows)
+    """Many rows in one statement: less work per row, and the interpreter is free all the while."""
+    values = ",".join(["(" + ",".join("?" * _WIDTH) + ")"] * rows)
+    return f"INSERT INTO events SELECT * FROM (VALUES {values}) WHERE (SELECT epoch FROM fence) = ?"

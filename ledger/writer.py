@@ -27,13 +27,16 @@ class Writer:
 
     def __init__(self, ledger: Ledger, *, limit: int = 1024, group: int = 256) -> None:
         self._ledger = ledger
+        self._limit = limit
         self._group = group
-        self._room = asyncio.Semaphore(limit)
-        self._waiting: deque[_Waiting] = deque()
-        self._work = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "ledger-writer")
+        self._waiting: deque[_Waiting] = deque()
+        self._in_line = 0
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closing = False
-        self._pump = asyncio.create_task(self._write_groups(), name="ledger-writer")
 
     async def append(self, drafts: Sequence[Draft], *, expect: Mapping[str, int] | None = None) -> list[Event]:
         """Write the drafts as one unit; they are on the disk when this returns. See ``Ledger.append``.
@@ -42,13 +45,18 @@ class Writer:
             InvalidEvent, Conflict, KeyReused, Deposed: refused, nothing was written.
             Unwritable: not acknowledged; retry under the same keys.
         """
-        async with self._room:
-            if self._closing:
-                raise Unwritable(f"{self._ledger.path}: the writer is closed; nothing was written")
-            future: asyncio.Future[list[Event]] = asyncio.get_running_loop().create_future()
-            self._waiting.append((Request(drafts, expect), future))
-            self._work.set()
-            return await future
+        while self._in_line >= self._limit:
+            self._room.clear()
+            await self._room.wait()
+        if self._closing:
+            raise Unwritable(f"{self._ledger.path}: the writer is closed; nothing was written")
+        future: asyncio.Future[list[Event]] = self._loop.create_future()
+        self._waiting.append((Request(drafts, expect), future))
+        self._in_line += 1
+        if self._idle.is_set():
+            self._idle.clear()
+            self._loop.call_soon(self._next_group)
+        return await future
 
     async def checkpoint(self, signer: Signer) -> Checkpoint | None:
         """Sign the head, between two groups. See ``Ledger.checkpoint``."""
@@ -62,8 +70,7 @@ class Writer:
         """Write everything that waits, then close the ledger. Closing twice is fine."""
         if not self._closing:
             self._closing = True
-            self._work.set()
-            await self._pump
+            await self._idle.wait()
             await self._in_thread(self._ledger.close)
             self._thread.shutdown()
 
@@ -73,37 +80,37 @@ class Writer:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _write_groups(self) -> None:
-        while self._waiting or not self._closing:
-            if count := min(len(self._waiting), self._group):
-                await self._write_group([self._waiting.popleft() for _ in range(count)])
-            else:
-                self._work.clear()
-                await self._work.wait()
-            await asyncio.sleep(0)  # everybody who is ready to append joins the next group
-
-    async def _write_group(self, group: Sequence[_Waiting]) -> None:
-        requests = [request for request, _ in group]
-        try:
-            outcomes = await self._in_thread(lambda: self._ledger.append_group(requests))
-        except Exception as error:
-            for _, future in group:
-                _answer(future, _again(error))
+    def _next_group(self) -> None:
+        """Runs after everybody who was ready to append has done so, and never while a group is being written."""
+        if self._waiting:
+            count = min(len(self._waiting), self._group)
+            self._thread.submit(self._write, [self._waiting.popleft() for _ in range(count)])
         else:
-            for (_, future), outcome in zip(group, outcomes, strict=True):
-                _answer(future, outcome)
+            self._idle.set()
+
+    def _write(self, group: Sequence[_Waiting]) -> None:
+        """In the thread: one commit, and one message back for all who wait for it."""
+        outcomes: Sequence[list[Event] | Exception]
+        try:
+            outcomes = self._ledger.append_group([request for request, _ in group])
+        except Exception as error:
+            outcomes = [_again(error) for _ in group]
+        self._loop.call_soon_threadsafe(self._answer, group, outcomes)
+
+    def _answer(self, group: Sequence[_Waiting], outcomes: Sequence[list[Event] | Exception]) -> None:
+        for (_, future), outcome in zip(group, outcomes, strict=True):
+            if future.done():  # its caller was cancelled
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+        self._in_line -= len(group)
+        self._room.set()
+        self._loop.call_soon(self._next_group)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-
-
-def _answer(future: asyncio.Future[list[Event]], outcome: list[Event] | Exception) -> None:
-    if future.done():  # its caller was cancelled
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
+        return await self._loop.run_in_executor(self._thread, call)
 
 
 def _again(error: Exception) -> Exception:

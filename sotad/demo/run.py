@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ def main(args: argparse.Namespace) -> int:
     defect = args.defect or DEFAULT_DEFECT
     if defect not in DEFECTS:
         raise BadInput(f"there is no defect {defect!r}", f"choose one of {', '.join(DEFECTS)}")
+    if find_spec("torch") is None:
+        raise BadInput("the demo's engine needs torch, which is not installed", "run: pip install 'sotad[demo]'")
     paths = StateDir(Path(args.dir or time.strftime("demo-state/%Y%m%d-%H%M%S")).absolute())
     spec_path = prepare(paths.root, defect, args.implementer)
     progress = Progress(sys.stderr)

@@ -19,7 +19,7 @@ def cancelled(rig: Rig) -> None:
     [
         ("prose", "nothing", "two verdicts"),
         ("crash", "no findings key", "unstorable"),
-        ("deep", "prose", "crash"),
+        pytest.param(("deep", "prose", "crash"), marks=pytest.mark.slow),
     ],
 )
 def test_a_reviewer_that_gives_no_usable_verdict_blocks_the_campaign(reviewing: Rig, said: tuple[str, ...]) -> None:
@@ -66,7 +66,7 @@ def test_an_implementer_that_goes_silent_runs_out_of_time(selecting: Rig) -> Non
     ("mode", "gate"),
     [
         ("outside", "path_boundary"),
-        ("wrong tokens", "output_equivalence"),
+        pytest.param("wrong tokens", "output_equivalence", marks=pytest.mark.slow),
         pytest.param("uncommitted", "commit_exists", marks=pytest.mark.slow),
         pytest.param("cannot start", "output_equivalence", marks=pytest.mark.slow),
     ],

@@ -27,7 +27,7 @@ def test_the_second_daemon_is_refused_and_a_killed_one_frees_the_lock_at_once(ri
     assert rig.stop() == 0
 
 
-@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("busy", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_deposed_daemon_writes_nothing_more_and_ends_with_an_error(rig: Rig, busy: bool) -> None:
     """Another writer claims the epoch: at its next write the daemon learns of it, and stops."""
     rig.start()
