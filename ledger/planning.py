@@ -71,10 +71,10 @@ class Planner:
                 self._expect(expect)
         except LedgerError as refusal:
             return refusal
-        events = []
-        for draft, content in zip(drafts, checked):  # noqa: B905 - checking the lengths costs as much as the loop
-            events.append((written and written.get(draft.key)) or self._row(draft, content, columns))
-        return events
+        return [
+            written.get(draft.key) or self._row(draft, content, columns)
+            for draft, content in zip(drafts, checked, strict=True)
+        ]
 
     def _check(self, draft: Draft) -> Checked:
         _check_texts(draft.campaign, draft.type, draft.actor)
@@ -93,7 +93,7 @@ class Planner:
         """Return the events that are already there under a key of these drafts."""
         written: dict[str | None, Event] = {}
         seen: set[str] = set()
-        for draft, (_, _, payload) in zip(drafts, checked):
+        for draft, (_, _, payload) in zip(drafts, checked, strict=True):
             if (key := draft.key) is not None:
                 if plain_text("key", key) in seen:
                     raise InvalidEvent(f"key: {key!r} stands twice in one request; a key names one event")

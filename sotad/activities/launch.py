@@ -90,8 +90,14 @@ async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: 
     await ctx.once("benchmark.started", about, f"{name}-started")
     workload = load_spec(ctx.spec, server, scenario, seed)
     out = ctx.path(name, "out.json")
-    spec = ctx.python("-m", "sotad.loadgen", "spec.json.in", str(out), timeout_s=_patience(ctx, scenario),
-                      cwd=ctx.host.path(ctx.run_id(name)))
+    spec = ctx.python(
+        "-m",
+        "sotad.loadgen",
+        "spec.json.in",
+        str(out),
+        timeout_s=_patience(ctx, scenario),
+        cwd=ctx.host.path(ctx.run_id(name)),
+    )
     await ctx.start(name, spec, {"spec.json.in": json.dumps(workload).encode()})
     status = await server.while_running(name)
     require(status, f"load generator for {scenario}", await ctx.tail(name))
@@ -157,5 +163,6 @@ def _context(ctx: Context, server: Server) -> JSON:
         },
         "sla": spec["sla"],
         "server_command": server.command.argv,
+        "benchmark_command": ["python", "-m", "sotad.loadgen", f"{ctx.job}/{ctx.attempt}/spec.json.in"],
         "validated_cli_flags": [a for a in server.command.argv if a.startswith("--")],
     }

@@ -29,8 +29,9 @@ async def propose(ctx: Context) -> str:
         "action": "propose",
         "rows": [row for row in ctx.c.tables["rows"] if row["row_id"] in rows],
         "statement": ctx.c.rootcause["statement"],
-        "tried": [{"hypothesis": a.hypothesis, "status": a.status, "gate": a.refused_by}
-                  for a in ctx.c.attempts.values()],
+        "tried": [
+            {"hypothesis": a.hypothesis, "status": a.status, "gate": a.refused_by} for a in ctx.c.attempts.values()
+        ],
     }
     folder = await checkout(ctx, ctx.c.target, ctx.c.champion)
     answer = _proposal(await ask_agent(ctx, "implementer", request, folder))
@@ -151,8 +152,9 @@ async def run_tests(ctx: Context) -> str:
     attempt, target = ctx.c.attempt, ctx.spec["frameworks"][ctx.c.target]
     argv = [target["python"] or "python3", *target["tests"]]
     folder = await checkout(ctx, ctx.c.target, attempt.commit)
-    status = await ctx.run("tests", ctx.command(tuple(argv), timeout_s=1800, cwd=str(folder),
-                                                PYTHONDONTWRITEBYTECODE="1"))
+    status = await ctx.run(
+        "tests", ctx.command(tuple(argv), timeout_s=1800, cwd=str(folder), PYTHONDONTWRITEBYTECODE="1")
+    )
     log = await ctx.output("tests") + await ctx.output("tests", "stderr.log")
     kept = await ctx.keep(log, f"tests/{attempt.attempt_id}.log")
     passed = status.succeeded and bool(target["tests"])
@@ -230,6 +232,7 @@ def _question(ctx: Context, server: Server, name: str) -> tuple[RunSpec, dict[st
     model = FRAMEWORKS[server.kind].served_model(ctx.spec["model"])
     request = {"base_url": server.url, "endpoint": ctx.spec["workload"]["endpoint"], "model": model}
     folder = ctx.host.path(ctx.run_id(name))
-    spec = ctx.python("-m", "sotad.benchmark.equivalence", "spec.json.in", str(Path(folder) / "out.json"),
-                      timeout_s=600, cwd=folder)
+    spec = ctx.python(
+        "-m", "sotad.benchmark.equivalence", "spec.json.in", str(Path(folder) / "out.json"), timeout_s=600, cwd=folder
+    )
     return spec, {"spec.json.in": json.dumps({**request, "scenario": scenario}).encode()}

@@ -29,6 +29,7 @@ from sotad.api.past import why_at
 from sotad.api.server import serving
 from sotad.api.summary import summaries
 from sotad.config import DaemonConfig, load_daemon, parse_campaign
+from sotad.daemon.clock import Clock
 from sotad.daemon.driver import Driver
 from sotad.daemon.inbox import Inbox
 from sotad.daemon.journal import Journal
@@ -220,12 +221,14 @@ async def _assembled(paths: StateDir, config: DaemonConfig) -> AsyncIterator[tup
     paths.keys.mkdir(mode=0o700, exist_ok=True)
     copies = [config.checkpoint_copy] if config.checkpoint_copy else []
     redact = redactor(os.environ)
-    ledger = Ledger.open(paths.ledger, redact=redact, copies=copies)
+    clock = Clock()
+    ledger = Ledger.open(paths.ledger, redact=redact, copies=copies, clock=clock)
     epoch = ledger.claim_epoch()
     started = load_world(ledger)
+    clock.not_before(max((c.updated_ns for c in started.world.campaigns.values()), default=0))
     host = LocalHost(paths.runs)
     writer = Writer(ledger)
-    journal = Journal(ledger, writer, started.world, redact)
+    journal = Journal(ledger, writer, started.world, redact, clock)
     driver = Driver(journal, host, Artifacts(paths.artifacts), paths.root)
     daemon = Daemon(paths, journal, driver, epoch, config)
     inbox = Inbox(paths.inbox, paths.config, journal, daemon.submit, daemon.apply, lambda: daemon.config.inbox)

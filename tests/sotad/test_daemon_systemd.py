@@ -129,7 +129,5 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
     if analyze is None:
         pytest.skip("no systemd-analyze here")
     shutil.copy(UNIT, tmp_path)
-    found = subprocess.run(
-        [analyze, "verify", str(tmp_path / UNIT.name)], capture_output=True, text=True, timeout=60
-    )
+    found = subprocess.run([analyze, "verify", str(tmp_path / UNIT.name)], capture_output=True, text=True, timeout=60)
     assert (found.returncode, found.stderr) == (0, "")

@@ -44,9 +44,7 @@ def chain(rig: Rig) -> Iterator[str]:
 def one_end_each(events: list[Event]) -> Iterator[str]:
     """Exactly one end for every job attempt and every launch attempt of a campaign that is over."""
     jobs = Counter((e.campaign, e.payload["job"], e.payload["attempt"]) for e in events if e.type in JOB_ENDS)
-    launches = Counter(
-        (e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type in LAUNCH_ENDS
-    )
+    launches = Counter((e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type in LAUNCH_ENDS)
     for event in events:
         if event.type == "job.dispatched":
             count = jobs[event.campaign, event.payload["job"], event.payload["attempt"]]
@@ -61,9 +59,7 @@ def one_end_each(events: list[Event]) -> Iterator[str]:
 def measured_once(events: list[Event]) -> Iterator[str]:
     """No measurement is counted twice, none of a launch that stands is missing."""
     rows: Counter[tuple[str, str, int, str, int]] = Counter()
-    stands = {
-        (e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type == "candidate.stopped"
-    }
+    stands = {(e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type == "candidate.stopped"}
     for e in events:
         if e.type == "benchmark.finished":
             p = e.payload
