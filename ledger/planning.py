@@ -34,7 +34,8 @@ Checked = tuple[int, bytes, dict[str, Any]]
 class Planner:
     """What the next event builds on, kept in memory for as long as the epoch is ours.
 
-    Planning moves it forward: if the transaction then fails, the planner must be thrown away.
+    Nobody writes without the epoch, so whatever is read here holds until the insert, which checks the epoch again.
+    Planning moves it forward: if the insert then fails, the planner must be thrown away.
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class Context:
         must ask for the very same run. The driver ends runs at the job's deadline.
         """
         timeout_s = min(timeout_s, float(self.spec["budget"]["job_s"]))
-        return RunSpec(argv=argv, cwd=cwd, env=allowed_environment(**env), timeout_s=timeout_s)
+        return RunSpec(argv=argv, cwd=cwd, env={**allowed_environment(), **env}, timeout_s=timeout_s)
 
     async def start(self, name: str, spec: RunSpec, files: Mapping[str, bytes] | None = None) -> RunStatus:
         """Start a process once; an earlier entry's process is found, not repeated."""

@@ -69,4 +69,4 @@ async def freeze_workload(ctx: Context) -> str:
         "sla": ctx.spec["sla"],
     }
     await ctx.once("workload.frozen", frozen)
-    return frozen["digest"]
+    return str(frozen["digest"])

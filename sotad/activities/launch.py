@@ -126,7 +126,7 @@ async def _judge(ctx: Context, scenario: str, run: int) -> None:
 def _patience(ctx: Context, scenario: str) -> float:
     """Seconds after which a load generator is taken to hang."""
     shape = next(s for s in ctx.spec["workload"]["scenarios"] if s["name"] == scenario)
-    waves = -(-shape["num_prompts"] // shape["max_concurrency"])
+    waves: int = -(-shape["num_prompts"] // shape["max_concurrency"])
     return 60 + float(ctx.spec["workload"]["request_timeout_s"]) * (waves + 1)
 
 

@@ -21,6 +21,9 @@ from ledger.reader import Reader
 from sotad.client import Client
 from sotad.errors import Unreachable
 from sotad.paths import StateDir
+from sotad.report.costs import cost
+from sotad.report.facts import Facts
+from statemachine.state import Campaign
 
 READY_S = 30.0
 
@@ -62,21 +65,10 @@ def demo() -> tuple[str, float, float]:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=1800)
         found = json.loads(done.stdout)
         with Reader(Path(found["ledger"])) as reader:
-            return found["verdict"], *outside([(e.type, e.time_ns) for e in reader.events(campaign="demo")])
-
-
-def outside(events: list[tuple[str, int]]) -> tuple[float, float]:
-    """Seconds from the first event to the last, and percent of them in which no job ran."""
-    running, covered, since = 0, 0, 0
-    for type_, time_ns in events:
-        if type_ == "job.dispatched":
-            since = time_ns if running == 0 else since
-            running += 1
-        elif type_ in ("job.finished", "job.lost", "job.timed_out"):
-            running -= 1
-            covered += time_ns - since if running == 0 else 0
-    whole = events[-1][1] - events[0][1]
-    return whole / 1e9, 100 * (whole - covered) / whole
+            events = list(reader.events(campaign=found["campaign"]))
+        spent = cost(Facts(Campaign(found["campaign"]), events, lambda digest: b""))
+        assert spent is not None
+        return found["verdict"], spent["wall_s"], 100 * spent["outside_share"]
 
 
 def main() -> int:

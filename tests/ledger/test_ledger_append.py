@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.chain import GENESIS
-from ledger.errors import Conflict, Deposed, InvalidEvent, KeyReused
+from ledger.errors import Conflict, Deposed, InvalidEvent, KeyReused, LedgerError
 from ledger.events import Draft
 from ledger.planning import Request
 from ledger.store import Ledger
@@ -159,6 +159,28 @@ def test_a_deposed_daemon_can_no_longer_append(tmp_path: Path, catalogue: Any, l
         with pytest.raises(Deposed):
             ledger.save_snapshot(1, b"", "m")
         assert newer.append([step(4)])[0].seq == 3
+
+
+def test_many_rows_are_one_transaction(tmp_path: Path, catalogue: Any, ledger: Ledger) -> None:
+    """200 drafts, more than one statement holds, are there whole; none of them from a deposed daemon."""
+    many = [step(n) for n in range(200)]
+    assert ledger.append(many) == list(ledger.events())
+    with Ledger.open(tmp_path / "ledger.db", catalogue=catalogue) as newer:
+        newer.claim_epoch()
+        with pytest.raises(Deposed):
+            ledger.append(many)
+        assert newer.append([step(1)])[0].seq == 201
+
+
+def test_a_failure_after_the_first_of_many_rows_leaves_none(ledger: Ledger) -> None:
+    """When a later statement of the transaction fails, the earlier ones are undone and the next append works."""
+    ledger._connect().execute(
+        "CREATE TEMP TRIGGER broken BEFORE INSERT ON events WHEN new.seq > 150 BEGIN SELECT RAISE(ABORT, 'x'); END"
+    )
+    with pytest.raises(LedgerError):
+        ledger.append([step(n) for n in range(200)])
+    assert ledger.head()[0] == 0
+    assert ledger.append([step(1)])[0].seq == 1
 
 
 def test_two_writers_taking_turns_keep_one_chain(tmp_path: Path, catalogue: Any) -> None:

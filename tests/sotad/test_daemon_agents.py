@@ -6,6 +6,8 @@ import pytest
 from rig.audit import audit
 from rig.campaign import Rig, git
 
+pytestmark = pytest.mark.timeout(300)  # the first to ask for the session's campaign waits for all of it
+
 
 def cancelled(rig: Rig) -> None:
     """End the campaign and hold it to what a finished one owes."""

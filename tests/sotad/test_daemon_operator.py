@@ -13,6 +13,8 @@ from rig.campaign import Rig, git
 
 from sotad.errors import SotadError
 
+pytestmark = pytest.mark.timeout(300)  # the first to ask for the session's campaign waits for all of it
+
 
 def test_pause_drains_the_job_in_hand_and_lets_go_of_the_host(rig: Rig) -> None:
     """The running launch ends as it should, then the lease goes back; resume checks the world and goes on."""

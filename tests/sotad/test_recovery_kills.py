@@ -11,6 +11,7 @@ from rig.campaign import Rig
 from rig.fixtures import KILLS, Rigs
 
 VERDICT = "success_ahead"
+pytestmark = pytest.mark.timeout(300)  # the first to ask for the session's campaign waits for all of it
 
 
 def outcome(rig: Rig) -> dict[str, object]:
@@ -84,7 +85,7 @@ def test_killed_at_random_moments(rigs: Rigs) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_at_many_random_moments(rigs: Rigs, seed: int) -> None:
     """The same, all the way through a patch and its review."""
     rig = rigs()

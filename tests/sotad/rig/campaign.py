@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from statemachine.fold import advance
 from statemachine.state import Campaign, World
 
 RIG = Path(__file__).parent
-SLOW_WORK = 16_000  # PBKDF2 rounds per token in the fork; the stand-in has 5000, the patch 300
+SLOW_WORK = 20_000  # PBKDF2 rounds per token in the fork; the stand-in has 7000, the patch 100
 POLL_S = 0.02
 TOO_NOISY = ("A/A check failed", "the gap is un")
 PATIENCE_S = 90.0
@@ -52,7 +52,7 @@ def make_checkout(folder: Path, token_work: int | None = None) -> Path:
     git(folder, "commit", "--quiet", "-m", "Import the stand-in")
     if token_work is not None:
         source = folder / "refengine" / "work.py"
-        source.write_text(source.read_text().replace("TOKEN_WORK = 5000", f"TOKEN_WORK = {token_work}"))
+        source.write_text(source.read_text().replace("TOKEN_WORK = 7000", f"TOKEN_WORK = {token_work}"))
         git(folder, "commit", "--quiet", "--all", "-m", "Rework the engine for our deployment")
     return folder
 
@@ -204,16 +204,17 @@ class Rig:
         return found[0]
 
     def finished(self, patience_s: float) -> str:
-        """How the campaign closed. A host too noisy for a call blocks it; then the person that we are resumes it."""
-
-        def look() -> bool:
-            c = self.c
-            if c.phase == "blocked" and not c.lease and any(word in c.blocked["reason"] for word in TOO_NOISY):
-                self.client.post(f"/v1/campaigns/{c.id}/resume")
-            return c.phase == "closed"
-
-        self.until(look, "the campaign is closed", patience_s)
+        """How the campaign closed."""
+        self.until(lambda: self.tended().phase == "closed", "the campaign is closed", patience_s)
         return str(self.events("campaign.closed")[0].payload["terminal"])
+
+    def tended(self) -> Campaign:
+        """The campaign's state. A host too noisy for a call blocks it; then the person that we are resumes it."""
+        c = self.c
+        if c.phase == "blocked" and not c.lease and any(word in c.blocked["reason"] for word in TOO_NOISY):
+            with suppress(SotadError):
+                self.client.post(f"/v1/campaigns/{c.id}/resume")
+        return c
 
     def events(self, *types: str, campaign: str | None = None) -> list[Event]:
         """The events of the ledger, those of some types when they are named."""

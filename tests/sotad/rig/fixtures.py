@@ -50,11 +50,11 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A campaign driven to its end through ``KILLS``; ``selecting``, ``reviewing`` and ``end`` are kept."""
     found = Rig(tmp_path_factory.mktemp("killed") / "rig")
     for number, kill in enumerate(KILLS):
-        found.launch("--kill", kill)
+        process = found.launch("--kill", kill)
         if number == 0:
             found.until_ready()
             found.submit()
-        found.ended()
+        found.until(lambda process=process: process.poll() is not None or not found.tended(), f"the kill {kill}", 150)
         if kill in KEPT:
             found.keep(KEPT[kill])
     found.start()

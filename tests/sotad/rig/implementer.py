@@ -27,7 +27,7 @@ def wait_for(path: Path) -> None:
 
 def lower_the_constant(commit: bool) -> None:
     source = Path("refengine/work.py")
-    source.write_text(re.sub(r"^TOKEN_WORK = \d+", "TOKEN_WORK = 300", source.read_text(), flags=re.MULTILINE))
+    source.write_text(re.sub(r"^TOKEN_WORK = \d+", "TOKEN_WORK = 100", source.read_text(), flags=re.MULTILINE))
     if commit:
         subprocess.run(["git", "commit", "-qam", "Do less work per token"], check=True, timeout=30)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 
-TOKEN_WORK = 5000  # rounds of PBKDF2 per token
+TOKEN_WORK = 7000  # rounds of PBKDF2 per token
 
 
 def compute(tokens: float, factor: float) -> None:
