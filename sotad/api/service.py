@@ -46,7 +46,7 @@ class Service(Protocol):
     def events(self, after: int, campaign: str | None, limit: int) -> list[Event]:
         """Events after a seq, in order, read from the file; called from a thread."""
 
-    async def changed(self, after: int, timeout: float) -> int:  # noqa: ASYNC109
+    async def changed(self, after: int, timeout: float) -> int:
         """The ledger's last seq, as soon as it is beyond ``after`` or when ``timeout`` seconds are over."""
 
     def why(self, seq: int) -> dict[str, Any]:

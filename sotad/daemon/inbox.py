@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -94,20 +95,19 @@ class Inbox:
         return unsettled
 
     async def _take(self, path: Path) -> None:
-        digest = _digest(path)
-        name = f"{path.name}@{digest}"
-        if name in self._journal.world.inbox:
+        digest, file = _digest(path), _text(path.name)
+        if f"{file}@{digest}" in self._journal.world.inbox:
             return
-        known = {"name": path.name, "digest": digest}
+        known, key = {"name": file, "digest": digest}, f"inbox/{file}@{digest}"
         try:
-            campaign = await self._submit(path.read_text(), str(path), f"operator:inbox/{path.name}", f"inbox/{name}")
+            campaign = await self._submit(path.read_text(), _text(str(path)), f"operator:inbox/{file}", key)
             await self._journal.record("", "inbox.accepted", {**known, "campaign": campaign})
-            log.info("inbox.accepted", file=path.name, campaign=campaign)
+            log.info("inbox.accepted", file=file, campaign=campaign)
         except Exception as error:  # a file may hold anything; only a broken ledger is more than a bad file
             if is_fatal(error):
                 raise
             await self._journal.record("", "inbox.rejected", {**known, "error": _in_words(error)})
-            log.warning("inbox.rejected", file=path.name, error=_in_words(error))
+            log.warning("inbox.rejected", file=file, error=_in_words(error))
 
     async def _look_at_config(self) -> None:
         digest = _digest(self._config)
@@ -132,6 +132,11 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return (found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+
+
+def _text(name: str) -> str:
+    """A file's name as text that can be stored: names are bytes, and may be no UTF-8."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _in_words(error: Exception) -> str:

@@ -108,7 +108,7 @@ class SmallService:
         with Reader(self.ledger_path) as reader:
             return list(reader.events(after, None, campaign, limit))
 
-    async def changed(self, after: int, timeout: float) -> int:  # noqa: ASYNC109
+    async def changed(self, after: int, timeout: float) -> int:
         if self.world.seq <= after:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)

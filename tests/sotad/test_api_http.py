@@ -27,9 +27,7 @@ from sotad.paths import StateDir
 JSON = dict[str, Any]
 
 
-async def ask(
-    client: Client, method: str, target: str, data: bytes = b"", **headers: str
-) -> tuple[int, bytes, JSON]:
+async def ask(client: Client, method: str, target: str, data: bytes = b"", **headers: str) -> tuple[int, bytes, JSON]:
     """One raw request; status, body and headers."""
     connector = aiohttp.UnixConnector(str(client.path))
     async with (
@@ -63,9 +61,7 @@ async def test_a_campaign_is_its_whole_folded_state(service: Any, door: Client) 
     assert found["phase"] == "intake"
 
 
-async def test_an_operator_is_recorded_by_the_uid_behind_the_socket(
-    service: Any, door: Client, example: str
-) -> None:
+async def test_an_operator_is_recorded_by_the_uid_behind_the_socket(service: Any, door: Client, example: str) -> None:
     """Who asked is the kernel's word."""
     body = {"text": example, "source": "x.yaml"}
     assert (await asyncio.to_thread(door.post, "/v1/campaigns", body)) == {"campaign": "example"}
@@ -113,9 +109,7 @@ async def test_a_wrong_method_says_which_is_right(door: Client) -> None:
     assert "GET" in error["next"]
 
 
-@pytest.mark.parametrize(
-    "body", [b"{", b"[]", b"\xff\xfe", b'{"text": 3}', b"{}", b'{"text": null}', b"[" * 100_000]
-)
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff\xfe", b'{"text": 3}', b"{}", b'{"text": null}', b"[" * 100_000])
 async def test_a_body_that_makes_no_sense_is_a_400(service: Any, door: Client, body: bytes) -> None:
     """Garbage is refused in one line and writes nothing."""
     status, error = await refused(door, "POST", "/v1/campaigns", body)

@@ -61,9 +61,7 @@ async def test_last_event_id_resumes_where_the_caller_left_off(service: Any, doo
     assert lines[3] == b"\n"
 
 
-async def test_more_events_than_a_batch_all_arrive(
-    service: Any, door: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_more_events_than_a_batch_all_arrive(service: Any, door: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long past is sent in parts, none of which is lost at the seams."""
     monkeypatch.setattr(streams, "BATCH", 3)
     for number in range(10):
@@ -95,9 +93,7 @@ async def test_a_stopping_daemon_ends_its_streams(service: Any) -> None:
     assert await asyncio.to_thread(lambda: list(stream)) == []
 
 
-async def test_too_many_streams_are_refused(
-    service: Any, door: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_streams_are_refused(service: Any, door: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound is told, not felt."""
     monkeypatch.setattr(streams, "MAX_STREAMS", 1)
     first = door.stream("/v1/events")

@@ -14,9 +14,7 @@ GOOD = {"request_throughput": 4.0, "p50_ttft_ms": 50.0, "p50_tpot_ms": 10.0, "su
 MS = 1_000_000
 
 
-def request(
-    ttft_ms: float, tokens: int, tpot_ms: float, sent_ms: float = 0.0, **changes: Any
-) -> dict[str, Any]:
+def request(ttft_ms: float, tokens: int, tpot_ms: float, sent_ms: float = 0.0, **changes: Any) -> dict[str, Any]:
     first = sent_ms + ttft_ms
     last = first + tpot_ms * (tokens - 1)
     times = {"sent_ns": sent_ms * MS, "first_token_ns": first * MS, "last_token_ns": last * MS}
@@ -53,9 +51,7 @@ def test_numbers_are_those_of_the_definitions() -> None:
     assert (found["p50_ttft_ms"], found["mean_ttft_ms"]) == (20, 20)
     assert found["p99_ttft_ms"] == pytest.approx(29.8)
     assert (found["p50_tpot_ms"], found["mean_tpot_ms"]) == (5, 5), "one token has no time per further token"
-    assert found["p50_e2e_ms"] == pytest.approx(30) and found["mean_e2e_ms"] == pytest.approx(
-        (26 + 44 + 30) / 3
-    )
+    assert found["p50_e2e_ms"] == pytest.approx(30) and found["mean_e2e_ms"] == pytest.approx((26 + 44 + 30) / 3)
 
 
 def test_what_was_not_measured_is_none() -> None:
@@ -96,5 +92,3 @@ def test_failed_candidates_keep_their_reason() -> None:
     assert (made["status"], made["failure_reason"], made["metrics"]) == ("oom", "CUDA out of memory", None)
     with pytest.raises(ValueError, match="'ok' is not one of"):
         failed_row("ok", "", {}, SLA)
-
-

@@ -26,9 +26,7 @@ HEAVY = (
     "orjson",
     "sqlite3",
 )
-LOADED = (
-    "import sys, sotad.cli.control as c; c.main(sys.argv[1:]); print(' '.join(sys.modules), file=sys.stderr)"
-)
+LOADED = "import sys, sotad.cli.control as c; c.main(sys.argv[1:]); print(' '.join(sys.modules), file=sys.stderr)"
 
 
 async def test_status_loads_nothing_heavy(service: Any, door: Client, here: StateDir) -> None:
@@ -105,9 +103,7 @@ async def test_json_errors_are_json_too(run: Any) -> None:
     assert json.loads(found.out)["error"]["code"] == "unreachable"
 
 
-async def test_a_bug_is_told_as_one(
-    service: Any, door: Client, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bug_is_told_as_one(service: Any, door: Client, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Status 4 when the daemon fails in a way that nobody expected."""
     monkeypatch.setattr(service, "status", lambda: 1 / 0)
     found = await run("status")
@@ -137,9 +133,7 @@ async def test_a_campaign_from_file_to_cancel(
     assert (unknown.status, "no campaign 'nobody'" in unknown.err) == (2, True)
 
 
-async def test_a_bad_campaign_file_is_told_line_by_line(
-    service: Any, door: Client, run: Any, tmp_path: Path
-) -> None:
+async def test_a_bad_campaign_file_is_told_line_by_line(service: Any, door: Client, run: Any, tmp_path: Path) -> None:
     """The daemon's problems arrive where the file was submitted."""
     file = tmp_path / "campaign.yaml"
     file.write_text("campaign: x\nfrobs: 3\n")

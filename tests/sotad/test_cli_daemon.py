@@ -49,9 +49,7 @@ async def test_start_refuses_an_address_before_it_starts(run: Any) -> None:
     assert (found.status, "no port" in found.err) == (2, True)
 
 
-async def test_init_makes_files_that_are_fine_and_overwrites_none(
-    here: StateDir, run: Any, tmp_path: Path
-) -> None:
+async def test_init_makes_files_that_are_fine_and_overwrites_none(here: StateDir, run: Any, tmp_path: Path) -> None:
     """What init writes, validate accepts."""
     made = await run("init", str(tmp_path / "new"), module=DAEMON)
     assert made.status == 0

@@ -47,9 +47,7 @@ async def test_a_changed_event_is_found(service: Any, here: StateDir, run: Any) 
     assert (await run("ledger", "replay", str(here.root))).status == 1
 
 
-async def test_a_skipped_gate_is_found_although_every_hash_is_right(
-    service: Any, here: StateDir, run: Any
-) -> None:
+async def test_a_skipped_gate_is_found_although_every_hash_is_right(service: Any, here: StateDir, run: Any) -> None:
     """Verify runs the machine: an event that it would have refused is a problem, and so is no other."""
     name = service.create()
     closed = {"terminal": "success_ahead", "reason": "trust me", "evidence": []}
@@ -104,9 +102,7 @@ async def test_replay_until_a_time_in_any_zone(service: Any, here: StateDir, run
     assert (await run("ledger", "replay", "--until", "teatime")).status == 2
 
 
-async def test_an_altered_export_does_not_replay(
-    service: Any, here: StateDir, run: Any, tmp_path: Path
-) -> None:
+async def test_an_altered_export_does_not_replay(service: Any, here: StateDir, run: Any, tmp_path: Path) -> None:
     """The chain is checked in the file that is given."""
     service.record("", "note.recorded", {"text": "cheap"})
     text = (await run("ledger", "export", str(here.root))).out
@@ -151,9 +147,7 @@ async def test_bad_keys_and_missing_copies_are_bad_input(
         assert (await run("ledger", "verify", str(here.root), *argv)).status == 2, argv
 
 
-async def test_a_report_comes_from_ledger_and_artifacts(
-    service: Any, here: StateDir, run: Any, tmp_path: Path
-) -> None:
+async def test_a_report_comes_from_ledger_and_artifacts(service: Any, here: StateDir, run: Any, tmp_path: Path) -> None:
     """No daemon; the files are checked against their digests; before there is one, the answer is no."""
     name = service.create()
     early = await run("report", name)

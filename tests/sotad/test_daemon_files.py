@@ -175,14 +175,15 @@ def test_a_dropped_file_is_taken_once_and_a_bad_one_refused_once(rig: Rig) -> No
     (rig.paths.inbox / "dangling.yaml").symlink_to(rig.home / "nothing")
     os.mkfifo(rig.paths.inbox / "pipe.yaml")
     (rig.paths.inbox / "folder.yaml").mkdir()
+    drop(rig, os.fsdecode(b"\xff.yaml"), "- no mapping")
     drop(rig, "bad.yaml", {**spec, "modle": 1})
     drop(rig, "deep.yaml", "[" * 3000)
     drop(rig, "endless.yaml", {**spec, "budget": {"wall_clock_s": float("inf")}})
     drop(rig, "good.yaml", spec)
     rig.seen("inbox.accepted")
-    rig.seen("inbox.rejected", count=3)
+    rig.seen("inbox.rejected", count=4)
     rejected = {event.payload["name"]: event.payload["error"] for event in rig.events("inbox.rejected")}
-    assert sorted(rejected) == ["bad.yaml", "deep.yaml", "endless.yaml"]
+    assert sorted(rejected) == ["bad.yaml", "deep.yaml", "endless.yaml", "\ufffd.yaml"]
     assert "modle: unknown key; did you mean 'model'?" in rejected["bad.yaml"]
     rig.seen("preflight.failed")
     rig.kill()
@@ -190,7 +191,7 @@ def test_a_dropped_file_is_taken_once_and_a_bad_one_refused_once(rig: Rig) -> No
     drop(rig, "later.yaml", {**spec, "campaign": "later"})
     rig.seen("inbox.accepted", count=2)
     assert sorted(rig.world.campaigns) == ["later", "small"]
-    assert len(rig.events("inbox.rejected")) == 3
+    assert len(rig.events("inbox.rejected")) == 4
     assert rig.stop() == 0
 
 

@@ -19,12 +19,7 @@ def tree(kind: type[SotadError] = SotadError) -> list[type[SotadError]]:
     """The classes of ``sotad.errors``, base first."""
     return [
         kind,
-        *(
-            below
-            for child in kind.__subclasses__()
-            if child.__module__ == "sotad.errors"
-            for below in tree(child)
-        ),
+        *(below for child in kind.__subclasses__() if child.__module__ == "sotad.errors" for below in tree(child)),
     ]
 
 

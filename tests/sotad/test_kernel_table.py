@@ -23,9 +23,7 @@ from sotad.analysis.kernels import (
 Event = dict[str, Any]
 
 
-def event(
-    name: str, begin_us: float, duration_us: float, cat: str = "cpu_op", tid: int = 1, **args: Any
-) -> Event:
+def event(name: str, begin_us: float, duration_us: float, cat: str = "cpu_op", tid: int = 1, **args: Any) -> Event:
     return {
         "ph": "X",
         "cat": cat,

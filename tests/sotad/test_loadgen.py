@@ -46,9 +46,7 @@ class Engine:
             app.router.add_post(f"/{name}/v1/completions", getattr(self, name))
         return app
 
-    async def stream(
-        self, request: web.Request, *, stop_after: int = 10**6, usage: bool = True
-    ) -> web.StreamResponse:
+    async def stream(self, request: web.Request, *, stop_after: int = 10**6, usage: bool = True) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
         self.running += 1
@@ -206,9 +204,7 @@ async def test_misbehaviour_has_a_name(tmp_path: Path, server: str, behaviour: s
 
 
 @pytest.mark.parametrize(("limit", "kind"), [("stall_s", "stalled"), ("timeout_s", "timeout")])
-async def test_hanging_server_does_not_hang_the_run(
-    tmp_path: Path, server: str, limit: str, kind: str
-) -> None:
+async def test_hanging_server_does_not_hang_the_run(tmp_path: Path, server: str, limit: str, kind: str) -> None:
     """A silent server fails the request after stall_s, a slow one after timeout_s, keeping what came."""
     out = await load(tmp_path, f"{server}/hang", max_concurrency=6, **{limit: 0.5})
     assert {request["error"]["kind"] for request in out["requests"]} == {kind}

@@ -112,9 +112,7 @@ async def test_starter_killed_at_any_moment_leads_to_exactly_one_execution(tmp_p
         process.communicate()
         host = LocalHost(root)
         seen.add((await host.status("c/once")).phase)
-        await host.start(
-            "c/once", RunSpec(argv=("sh", "-c", line), cwd="/", env=allowed_environment(), timeout_s=30)
-        )
+        await host.start("c/once", RunSpec(argv=("sh", "-c", line), cwd="/", env=allowed_environment(), timeout_s=30))
         assert (await host.wait("c/once", 10)).succeeded
         assert ran.read_text() == "ran\n"
     assert "absent" in seen, "no starter was killed early enough to prove anything"

@@ -56,9 +56,7 @@ SPEC: JSON = {
         "kind": "random",
         "endpoint": "/v1/completions",
         "seed": 7,
-        "scenarios": [
-            {"name": "chat", "num_prompts": 24, "input_len": 32, "output_len": 16, "max_concurrency": 4}
-        ],
+        "scenarios": [{"name": "chat", "num_prompts": 24, "input_len": 32, "output_len": 16, "max_concurrency": 4}],
     },
     "sla": {"max_p50_ttft_ms": 100.0, "max_p50_tpot_ms": 9.0, "min_success_rate": 1.0},
     "search": {"runs": 1},
@@ -229,9 +227,7 @@ class Story:
         )
 
     def profile(self, p: JSON) -> None:
-        trace = self.blob(
-            gzip.compress(json.dumps({"side": p["side"], "round": self.c.round}).encode(), mtime=0)
-        )
+        trace = self.blob(gzip.compress(json.dumps({"side": p["side"], "round": self.c.round}).encode(), mtime=0))
         self.add(
             "profile.captured",
             round=self.c.round,
@@ -472,9 +468,7 @@ def test_cancelled_campaign_is_never_sota() -> None:
     story.add("campaign.cancel_requested", by="operator", confirmed=True)
     story.tell()
     assert summary(story.c)["verdict"] == "cancelled"
-    assert "SOTA under the recorded conditions: no" in text(
-        build(story.c, story.events, story.blobs.__getitem__)
-    )
+    assert "SOTA under the recorded conditions: no" in text(build(story.c, story.events, story.blobs.__getitem__))
 
 
 def test_target_that_is_not_behind_needs_no_patch() -> None:
@@ -488,9 +482,7 @@ def test_target_that_is_not_behind_needs_no_patch() -> None:
 def test_report_cites_the_events_of_its_figures(story: Story, files: dict[str, bytes]) -> None:
     """Every cited seq exists; the gap, the gain and the refused gate cite the event that recorded them."""
     report = text(files)
-    cited = {
-        int(number) for group in re.findall(r"\[#[\d,# -]+\]", report) for number in re.findall(r"\d+", group)
-    }
+    cited = {int(number) for group in re.findall(r"\[#[\d,# -]+\]", report) for number in re.findall(r"\d+", group)}
     assert cited <= {event.seq for event in story.events}
     for line, type_, which in (
         ("| 0 | chat | rival |", "gap.decided", lambda p: p["round"] == 0),
@@ -535,9 +527,7 @@ def test_ledgers_admit_what_they_should(story: Story, files: dict[str, bytes]) -
     """Only the accepted patch is an optimization; both attempts are in the attempt ledger and the lineage."""
     optimizations = text(files, "humanize/optimization-ledger.md")
     assert "opt-1 | a2" in optimizations and "a1" not in optimizations
-    assert {"a1: reverted", "a2: accepted"} <= set(
-        re.findall(r"a\d: \w+", text(files, "humanize/attempt-ledger.md"))
-    )
+    assert {"a1: reverted", "a2: accepted"} <= set(re.findall(r"a\d: \w+", text(files, "humanize/attempt-ledger.md")))
     versions = [json.loads(line) for line in files["humanize/lineage.jsonl"].splitlines()]
     assert [(v["version_id"], v["parent_id"], v["result"], v["selected"]) for v in versions] == [
         ("c0", None, "base", False),

@@ -32,9 +32,7 @@ def prepare(directory: Path, command: str, **overrides: Any) -> Path:
     return directory
 
 
-def call(
-    run: Path, *words: str, python: str = sys.executable, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
+def call(run: Path, *words: str, python: str = sys.executable, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [python, "-I", "-S", SHIM, str(run), *words], input=stdin, capture_output=True, text=True, timeout=30
     )
@@ -115,9 +113,7 @@ def test_deadline_ends_a_command_that_ignores_sigterm(tmp_path: Path) -> None:
 
 def test_stop_lets_the_command_clean_up(tmp_path: Path) -> None:
     """A stop is a SIGTERM first: the command's own exit code is kept."""
-    run = prepare(
-        tmp_path / "r", "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done", grace_s=5
-    )
+    run = prepare(tmp_path / "r", "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done", grace_s=5)
     begin(run)
     until(lambda: (run / "stdout.log").read_text() == "up\n")
     state = json.loads(call(run, "stop").stdout)
@@ -276,9 +272,7 @@ def test_command_inherits_three_descriptors(tmp_path: Path) -> None:
     assert (run / "stdout.log").read_text().split() == ["0", "1", "2", "3"], "ls itself opens the fourth"
 
 
-def test_log_is_bounded_and_keeps_its_start_and_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_is_bounded_and_keeps_its_start_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runaway log does not fill the disk; the cut is marked."""
     monkeypatch.setattr(shim, "LOG_LIMIT_BYTES", 1000)
     log = tmp_path / "stdout.log"
