@@ -42,7 +42,10 @@ def add(commands: Any) -> None:
     replay.add_argument("--campaign", metavar="CAMPAIGN", help="only the state of this one")
     export = _action(actions, "export", _export, "write every event and checkpoint as JSON Lines", json=False)
     export.add_argument("--out", metavar="FILE", type=Path, help="a new file (default: stdout)")
-    _action(actions, "show", _show, "what is in it: campaigns and event types")
+    show = _action(actions, "show", _show, "what is in it: campaigns and event types")
+    show.add_argument(
+        "--schema", action="store_true", help="the tables of a ledger.db instead: rows, columns, triggers"
+    )
 
 
 def _action(
@@ -181,6 +184,8 @@ def _show(args: argparse.Namespace) -> int:
     from sotad.api.past import events_in
 
     path = _file(args)
+    if args.schema:
+        return _show_schema(path, args.json)
     types: Counter[str] = Counter()
     campaigns: dict[str, JSON] = {}
     head = ""
@@ -197,6 +202,21 @@ def _show(args: argparse.Namespace) -> int:
         "types": dict(types),
     }
     emit_json(shown) if args.json else _print_contents(shown)
+    return 0
+
+
+def _show_schema(path: Path, as_json: bool) -> int:
+    """The database as SQLite sees it; an export has none."""
+    from sqlite_utils import Database
+
+    from ledger.schema import connect_reader
+
+    database = Database(connect_reader(path))
+    tables = {found.name: found.count for found in database.tables}
+    if as_json:
+        emit_json({"path": str(path), "tables": tables, "schema": database.schema})
+    else:
+        print(table(sorted(tables.items()), ("TABLE", "ROWS")), database.schema, sep="\n\n")
     return 0
 
 

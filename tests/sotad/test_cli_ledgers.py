@@ -132,6 +132,14 @@ async def test_show_says_what_is_in_it(service: Any, here: StateDir, run: Any) -
     assert name in (await run("ledger", "show", str(here.root))).out
 
 
+async def test_show_schema_lists_tables_and_triggers(service: Any, here: StateDir, run: Any) -> None:
+    """An auditor sees what guards the rows, and how many there are."""
+    service.create()
+    found = json.loads((await run("ledger", "show", str(here.root), "--schema", "--json")).out)
+    assert found["tables"]["events"] == 2 and "CREATE TRIGGER" in found["schema"]
+    assert "events" in (await run("ledger", "show", str(here.root), "--schema")).out
+
+
 async def test_bad_keys_and_missing_copies_are_bad_input(
     service: Any, here: StateDir, run: Any, tmp_path: Path
 ) -> None:
