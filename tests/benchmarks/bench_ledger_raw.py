@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 from bench_ledger_event import PAYLOAD, TYPE
 
+from ledger.chain import row_hash
 from ledger.schema import DDL
 
 TEXT = orjson.dumps(PAYLOAD, option=orjson.OPT_SORT_KEYS).decode()
@@ -32,19 +33,26 @@ class Raw:
         self.connection.execute("PRAGMA journal_mode=WAL")
         self.connection.execute("PRAGMA synchronous=FULL")
         self.seq = 0
+        self.hash = "0" * 64
 
-    def append(self, events: int, batch: int) -> float:
-        """Append in transactions of ``batch``; return events per second."""
+    def append(self, events: int, batch: int, chained: bool = False) -> float:
+        """Append in transactions of ``batch``; return events per second.
+
+        ``chained`` encodes every payload and hashes every row behind the one before it, as a chained ledger must;
+        still nothing is checked.
+        """
         execute, begin = self.connection.execute, time.perf_counter()
         for _ in range(events // batch):
             execute("BEGIN IMMEDIATE")
             for _ in range(batch):
                 self.seq += 1
-                now = time.time_ns()
-                execute(
-                    INSERT,
-                    (self.seq, "c", self.seq, now, 1, TYPE, 1, "daemon", None, None, TEXT, "a" * 64),
-                )
+                head = (self.seq, "c", self.seq, time.time_ns(), 1, TYPE, 1, "daemon", None, None)
+                if chained:
+                    data = orjson.dumps(PAYLOAD, option=orjson.OPT_SORT_KEYS)
+                    self.hash = row_hash(self.hash, head, data)
+                    execute(INSERT, (*head, data.decode(), self.hash))
+                else:
+                    execute(INSERT, (*head, TEXT, self.hash))
             execute("COMMIT")
         return events / (time.perf_counter() - begin)
 

@@ -121,11 +121,11 @@ class SmallService:
 
     def close_campaign(self, campaign: str) -> None:
         """Cancel it and bring it to its end."""
-        self.record(campaign, "campaign.cancel_requested", {"by": "operator:test"}, "operator:test")
+        asked = self.record(campaign, "campaign.cancel_requested", {"by": "operator:test"}, "operator:test")
         self.record(campaign, "cleanup.finished", {"before": [], "after": []})
         file = {"sha256": "0" * 64, "bytes": 0, "path": "reports/final_report.md"}
         self.record(campaign, "report.published", {"files": [file]})
-        closed = {"terminal": "cancelled", "reason": "cancelled by operator:test", "evidence": [1]}
+        closed = {"terminal": "cancelled", "reason": "cancelled by operator:test", "evidence": [asked.seq]}
         self.record(campaign, "campaign.closed", closed)
 
 
