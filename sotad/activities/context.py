@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class RunLost(Exception):
 
 @dataclass(slots=True)
 class Context:
-    """One attempt of one activity."""
+    """One attempt of one activity. ``holding``: it has ended its processes and waits to write a step."""
 
     campaign: str
     job: str
@@ -43,7 +43,7 @@ class Context:
     host: Host
     artifacts: Artifacts
     state_dir: Path
-    kept: dict[str, Any] = field(default_factory=dict)
+    holding: bool = False
 
     @property
     def c(self) -> Campaign:
@@ -68,21 +68,27 @@ class Context:
     async def once(self, type_: str, payload: Mapping[str, Any], name: str = "", actor: str = "daemon") -> Event:
         """Record an event of this attempt, or return it when an earlier entry recorded it.
 
-        A step has to wait while the campaign is halted; a fact is written at once.
+        A step has to wait while the campaign is halted; a fact is written at once. Who writes a step must have
+        ended its processes: the host may be given to another campaign meanwhile.
 
         Raises:
             IllegalEvent: the machine refuses it.
         """
         key = self.key(name or type_)
-        while True:
-            try:
-                return await self.journal.record(
-                    self.campaign, type_, payload, actor=actor, cause=self._cause(), key=key
-                )
-            except IllegalEvent:
-                if self.c.phase not in HALTED:
-                    raise
-            await self.journal.changed(self.journal.world.seq, HALT_POLL_S)
+        try:
+            while True:
+                try:
+                    return await self.journal.record(
+                        self.campaign, type_, payload, actor=actor, cause=self._cause(), key=key
+                    )
+                except IllegalEvent:
+                    if self.c.phase not in HALTED:
+                        raise
+                self.holding = True
+                self.journal.wake()
+                await self.journal.changed(self.journal.world.seq, HALT_POLL_S)
+        finally:
+            self.holding = False
 
     def key(self, name: str) -> str:
         """Idempotency key of something in this attempt."""

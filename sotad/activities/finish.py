@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,8 @@ from sotad import git
 from sotad.activities.context import Context
 from sotad.report import build
 from statemachine.state import JSON
+
+LAST_BREATH_S = 5.0
 
 
 async def clean_up(ctx: Context) -> str:
@@ -23,8 +26,16 @@ async def clean_up(ctx: Context) -> str:
             await ctx.host.stop(run)
     await _remove_worktrees(ctx)
     if not ctx.recorded("cleanup.finished"):
-        await ctx.once("cleanup.finished", {"before": before, "after": await _listing(ctx)})
+        await ctx.once("cleanup.finished", {"before": before, "after": await _left(ctx)})
     return "clean"
+
+
+async def _left(ctx: Context) -> list[JSON]:
+    """What is left for good: a shim that has written its outcome takes a moment to go."""
+    deadline = time.monotonic() + LAST_BREATH_S
+    while (left := await _listing(ctx)) and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.05)
+    return left
 
 
 async def _listing(ctx: Context) -> list[JSON]:

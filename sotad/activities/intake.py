@@ -58,6 +58,8 @@ async def preflight(ctx: Context) -> str:
         if not ctx.recorded("outcome"):
             await ctx.once("preflight.passed", {"host": facts}, "outcome")
     except IllegalEvent as refused:
+        if refused.guard == "lease_held":  # given back while the campaign was paused: tried again with a new one
+            raise
         why = "; ".join(f"{name} is unsupported: {reason}" for name, reason in ctx.c.unsupported.items())
         failed = {"check": refused.guard, "reason": f"missing: {refused.missing}" + (f" ({why})" if why else "")}
         await ctx.once("preflight.failed", failed, "outcome")

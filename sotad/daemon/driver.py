@@ -20,8 +20,8 @@ from sotad.git import GitError
 from sotad.hosts.base import Host, HostError
 from statemachine.decide import Abort, Do, Record, decide
 from statemachine.machine import IllegalEvent
-from statemachine.state import Campaign
-from statemachine.table import LIVE
+from statemachine.state import Campaign, Job
+from statemachine.table import HALTED, LIVE
 
 log = structlog.get_logger()
 TICK_S = 1.0
@@ -40,6 +40,7 @@ class Driver:
         self.artifacts = artifacts
         self._state_dir = state_dir
         self._tasks: dict[JobKey, asyncio.Task[None]] = {}
+        self._contexts: dict[JobKey, Context] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -66,6 +67,7 @@ class Driver:
     async def _advance(self, c: Campaign) -> None:
         """Do for one campaign what its state calls for, until it has to wait."""
         await self._time_limits(c)
+        await self._let_go(c)
         while True:
             commands = decide(c)
             records = [command for command in commands if isinstance(command, Record)]
@@ -100,10 +102,21 @@ class Driver:
             limit, used = c.spec["budget"]["wall_clock_s"], (now - c.created_ns) / 1e9
             if used >= limit:
                 await self._record(c, Record("budget.exhausted", {"kind": "wall_clock", "limit": limit, "used": used}))
-        for job in [job for job in c.jobs.values() if job.status == "running" and job.deadline_ns < now]:
+        for job in [job for job in _running(c) if job.deadline_ns < now and not self._holds(c, job)]:
             await self._end_task(c, job.job)
             await self._give_up(c, job.job, job.attempt, "the job ran out of time")
             await self._outcome(c, "job.timed_out", job.job, job.attempt, deadline_ns=job.deadline_ns)
+
+    async def _let_go(self, c: Campaign) -> None:
+        """A halted campaign whose jobs all wait to write a step needs the host no more."""
+        running = _running(c)
+        if c.phase in HALTED and c.lease and running and all(self._holds(c, job) for job in running):
+            await self._record(c, Record("lease.released", {"host": c.lease["host"], "reason": c.phase}))
+
+    def _holds(self, c: Campaign, job: Job) -> bool:
+        """Whether a job waits for its campaign to be resumed; its time stands still."""
+        context = self._contexts.get((c.id, job.job))
+        return context is not None and context.holding
 
     def _dispatch(self, c: Campaign, do: Do) -> None:
         key = (c.id, do.job)
@@ -113,6 +126,7 @@ class Driver:
 
     def _done(self, key: JobKey, task: asyncio.Task[None]) -> None:
         self._tasks.pop(key, None)
+        self._contexts.pop(key, None)
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
             self._failure.set_exception(error)
         self.journal.wake()
@@ -127,7 +141,7 @@ class Driver:
             job = c.jobs[do.job]
         bound = log.bind(campaign=c.id, round=c.round, job=do.job, attempt=do.attempt)
         bound.info("job.started", activity=do.activity)
-        context = Context(
+        self._contexts[c.id, do.job] = context = Context(
             *(c.id, do.job, do.attempt, job.params, job.deadline_ns),
             *(self.journal, self.host, self.artifacts, self._state_dir),
         )
@@ -177,6 +191,10 @@ class Driver:
     def _limit_s(self, c: Campaign, do: Do) -> float:
         budget = c.spec["budget"]
         return float(budget["resource_wait_s"] + 60 if do.activity == "lease" else budget["job_s"])
+
+
+def _running(c: Campaign) -> list[Job]:
+    return [job for job in c.jobs.values() if job.status == "running"]
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -75,6 +76,7 @@ def test_a_step_waits_while_the_campaign_is_paused(selecting: Rig) -> None:
     selecting.seen("gate.evaluated", count=5)
     selecting.kill()
     selecting.start()
+    selecting.until(lambda: not selecting.c.lease, "the host is free")
     assert (selecting.c.phase, selecting.events("patch.applied")) == ("paused", [])
     selecting.client.post("/v1/campaigns/small/resume")
     selecting.seen("patch.applied")
@@ -151,4 +153,23 @@ def test_sigterm_is_graceful_and_what_runs_lives_on(rig: Rig) -> None:
     assert rig.process is not None
     rig.process.send_signal(signal.SIGINT)
     assert rig.ended() == 0
+    audit(rig)
+
+
+def test_paused_before_a_step_the_host_is_free_and_the_time_stands_still(rig: Rig) -> None:
+    """A job that only waits to write its step neither keeps the lease nor runs out of time."""
+    rig.start("--kill", "before:preflight.passed")
+    rig.submit(budget__job_s=5)
+    rig.ended()
+    rig.start()
+    rig.client.post("/v1/campaigns/small/pause", {"reason": "right now"})
+    rig.seen("lease.released")
+    deadline_ns = rig.events("job.dispatched")[-1].payload["deadline_ns"]
+    rig.until(lambda: time.time_ns() > deadline_ns, "its time would be over")
+    rig.client.post("/v1/campaigns/small/resume")
+    rig.seen("preflight.passed")
+    rig.seen("candidate.ready")
+    assert rig.events("job.timed_out", "preflight.failed", "campaign.blocked") == []
+    rig.client.post("/v1/campaigns/small/cancel")
+    rig.seen("campaign.closed")
     audit(rig)
