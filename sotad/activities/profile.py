@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
-from sotad.activities.context import ActivityFailed, Context, RunLost
+from sotad.activities.context import ActivityFailed, Context
 from sotad.activities.launch import load_spec
 from sotad.activities.server import Server, ServerFailed, render_launch, require
 from sotad.analysis.explain import statement
@@ -64,14 +64,14 @@ async def _profile(ctx: Context) -> JSON:
 async def _capture(ctx: Context, server: Server, scenario: str) -> Path:
     """Warm up, then one traced pass of the scenario; unique prompts, so that no cache hides the prefill.
 
-    A pass that an earlier entry began is not used: nobody knows which of its steps the capture holds.
+    Load generator and capture outlive a daemon: a pass that an earlier entry began is waited for, not repeated.
     """
-    if (await ctx.host.status(ctx.run_id("traced"))).phase != "absent":
-        raise RunLost("the capture was interrupted: what it holds may be incomplete")
-    await _pass(ctx, server, scenario, "warmup", PROFILE_SEED + ctx.attempt * 1000)
+    begun = (await ctx.host.status(ctx.run_id("traced"))).phase != "absent"
     timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(timeout=timeout, raise_for_status=False) as session:
-        await _post(session, f"{server.url}/start_profile")
+        if not begun:
+            await _pass(ctx, server, scenario, "warmup", PROFILE_SEED + ctx.attempt * 1000)
+            await _post(session, f"{server.url}/start_profile")
         await _pass(ctx, server, scenario, "traced", PROFILE_SEED + ctx.attempt * 1000 + 1)
         answer = await _post(session, f"{server.url}/stop_profile")
     files = [Path(name) for name in answer.get("files", [])]

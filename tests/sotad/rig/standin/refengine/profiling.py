@@ -15,6 +15,7 @@ class Profiler:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.events: list[dict[str, object]] | None = None
+        self.files: list[str] = []
 
     @contextmanager
     def span(self, name: str, category: str) -> Iterator[None]:
@@ -35,9 +36,12 @@ class Profiler:
         return None
 
     def stop(self) -> list[str]:
-        """Write the capture; return its file."""
-        events, self.events = self.events or [], None
+        """Write the capture, when one runs; return the file of the latest."""
+        if self.events is None:
+            return self.files
+        events, self.events = self.events, None
         path = Path(self.folder, f"standin-{time.time_ns()}.trace.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"traceEvents": events}))
-        return [str(path)]
+        self.files = [str(path)]
+        return self.files
