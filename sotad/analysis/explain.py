@@ -16,23 +16,28 @@ JSON = dict[str, Any]
 CITED_ROWS = 6
 MIN_SHARE = 1.0  # percent of the stage; smaller rows prove nothing
 DIGITS = 4
+DISTINCT = 1.1  # stages whose slowdowns are closer than this factor are slowed alike
 
 
 def explain(target: Tables, leader: Tables) -> JSON:
     """The slow stage, its rows by extra milliseconds, and the rows that a root cause may cite.
 
-    Times are ms within the target's capture; the leader's are scaled to the same number of tokens.
-    ``share`` is percent of the stage's time in the target.
+    Times are ms within the target's capture; the leader's are scaled to the same number of tokens, and by
+    ``common_factor`` (see there). ``share`` is percent of the stage's time in the target.
     """
     counts = {row["row_id"]: row for row in target.rows} | {s["row_id"]: s for s in target.stages.values()}
     leader_counts = {row["row_id"]: row for row in leader.rows} | {s["row_id"]: s for s in leader.stages.values()}
     totals = {stage: entry["total_ms"] for stage, entry in target.stages.items()}
-    rows = [_row(found, counts, leader_counts, totals) for found in compare(target, leader)]
+    compared = compare(target, leader)
+    factor = common_factor(compared)
+    rows = [_row(found, counts, leader_counts, totals, factor) for found in compared]
+    rows.sort(key=lambda row: (-row["extra_ms"], row["row_id"]))
     extra = {stage: sum(r["extra_ms"] for r in rows if r["row_id"] == f"{stage}/step") for stage in totals}
     slow = max(extra, key=lambda stage: (extra[stage], stage))
     cited = [row for row in rows if row["stage"] == slow and row["share"] >= MIN_SHARE and row["extra_ms"] > 0]
     return {
         "stage": slow,
+        "common_factor": round(factor, DIGITS),
         "extra_ms": {stage: round(value, DIGITS) for stage, value in extra.items()},
         "stages": {"target": _plain(target.stages), "leader": _plain(leader.stages)},
         "rows": [row for row in rows if row["share"] >= MIN_SHARE],
@@ -40,17 +45,29 @@ def explain(target: Tables, leader: Tables) -> JSON:
     }
 
 
-def _row(found: JSON, counts: JSON, leader_counts: JSON, totals: dict[str, float]) -> JSON:
+def common_factor(compared: list[JSON]) -> float:
+    """By how much every stage of the target is slower, which says nothing about any one stage.
+
+    The two captures are taken one after the other, and a host that is busier during one of them slows all of its
+    stages alike. When the stages hardly differ in this, the slowdown itself is what has to be explained: then 1.
+    """
+    ratios = [r["us_per_token"] / r["leader_us_per_token"] for r in compared if r["row_id"].endswith("/step")]
+    if len(ratios) < 2 or max(ratios) < DISTINCT * min(ratios):
+        return 1.0
+    return min(ratios)
+
+
+def _row(found: JSON, counts: JSON, leader_counts: JSON, totals: dict[str, float], factor: float) -> JSON:
     identity = found["row_id"]
     count, leader_count = counts.get(identity, {}), leader_counts.get(identity, {})
-    scale = found["time_ms"] - found["extra_ms"]
+    leader_ms = factor * (found["time_ms"] - found["extra_ms"])
     return {
         "row_id": identity,
         "stage": found["stage"],
         "name": found["name"],
         "time_ms": round(found["time_ms"], DIGITS),
-        "leader_time_ms": round(scale, DIGITS),
-        "extra_ms": round(found["extra_ms"], DIGITS),
+        "leader_time_ms": round(leader_ms, DIGITS),
+        "extra_ms": round(found["time_ms"] - leader_ms, DIGITS),
         "share": round(100 * found["time_ms"] / totals[found["stage"]], 3) if totals[found["stage"]] else 0.0,
         "count": count.get("count", 0),
         "leader_count": leader_count.get("count", 0),
@@ -78,6 +95,8 @@ def statement(found: JSON, target: str, leader: str) -> str:
             f" against {step['leader_count']} at {step['leader_mean_batch_size']:.2f})"
         )
     rows = [by_id[name] for name in found["cited"] if name in by_id and not name.endswith("/step")]
+    if found["common_factor"] != 1.0:
+        head += f", after a factor of {found['common_factor']:.2f} that all stages share"
     parts = [f"{row['row_id']} +{row['extra_ms']:.1f} ms ({row['share']:.1f}%)" for row in rows]
     return head + ("; rows " + ", ".join(parts) if parts else "") + "."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,6 @@ KILLS = (  # one life of the daemon each, in the order of the campaign
     "after:checkpoint.written",
 )
 KEPT = {"after:rootcause.written": "selecting", "after:checkpoint.written": "reviewing"}
-
 
 Rigs = Callable[..., Rig]
 
@@ -49,21 +49,28 @@ def rig(rigs: Rigs) -> Rig:
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """A campaign driven to its end through ``KILLS``; ``selecting``, ``reviewing`` and ``end`` are kept."""
     found = Rig(tmp_path_factory.mktemp("killed") / "rig")
+    try:
+        _drive(found)
+        yield found
+    finally:
+        found.end()
+        shutil.rmtree(found.home.parent)
+
+
+def _drive(rig: Rig) -> None:
     for number, kill in enumerate(KILLS):
-        process = found.launch("--kill", kill)
+        process = rig.launch("--kill", kill)
         if number == 0:
-            found.until_ready()
-            found.submit()
-        found.until(lambda process=process: process.poll() is not None or not found.tended(), f"the kill {kill}", 150)
+            rig.until_ready()
+            rig.submit()
+        rig.until(lambda process=process: process.poll() is not None or not rig.tended(), f"the kill {kill}", 150)
+        assert process.returncode == -signal.SIGKILL, rig.said()
         if kill in KEPT:
-            found.keep(KEPT[kill])
-    found.start()
-    found.finished(200)
-    found.stop()
-    found.keep("end")
-    yield found
-    found.end()
-    shutil.rmtree(found.home.parent)
+            rig.keep(KEPT[kill])
+    rig.start()
+    rig.finished(200)
+    rig.stop()
+    rig.keep("end")
 
 
 @pytest.fixture
