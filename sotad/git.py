@@ -63,27 +63,6 @@ async def is_clean(folder: Path) -> bool:
     return not (await git(folder, "status", "--porcelain")).strip()
 
 
-async def worktree(repo: Path, folder: Path, commit: str, new_branch: str = "") -> Path:
-    """A worktree of ``repo`` at ``commit`` in ``folder``; the one that is there is used again when it fits.
-
-    Raises:
-        GitError: what is there is at another commit, or git refused.
-    """
-    if folder.exists():
-        if await git(folder, "rev-parse", "--is-inside-work-tree", check=False):
-            return folder
-        raise GitError(f"{folder} exists and is no worktree: move it away")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    await git(repo, "worktree", "prune")
-    if new_branch:
-        exists = await git(repo, "branch", "--list", new_branch)
-        place = [str(folder), new_branch] if exists.strip() else ["-b", new_branch, str(folder), commit]
-        await git(repo, "worktree", "add", "--quiet", *place)
-    else:
-        await git(repo, "worktree", "add", "--quiet", "--detach", str(folder), commit)
-    return folder
-
-
 async def changed_files(repo: Path, base: str, commit: str) -> list[str]:
     """Paths that differ between two commits."""
     return (await git(repo, "diff", "--name-only", base, commit)).split()

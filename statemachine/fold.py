@@ -116,7 +116,7 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 def _(c: Campaign, e: Event, p: JSON) -> None:
     if c.phase == "intake" and c.mismatches:
         _start_over(c)
-    c.mismatches, c.back, c.preflight_failed = [], "", {}
+    c.mismatches, c.back, c.preflight_failed, c.review_failures = [], "", {}, 0
     for job in c.jobs.values():
         job.tries = 0
     if c.gaps and c.gaps[-1]["round"] == c.round and c.gaps[-1]["verdict"] in ("undecided", "untrusted"):

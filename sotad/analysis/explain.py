@@ -51,7 +51,8 @@ def common_factor(compared: list[JSON]) -> float:
     The two captures are taken one after the other, and a host that is busier during one of them slows all of its
     stages alike. When the stages hardly differ in this, the slowdown itself is what has to be explained: then 1.
     """
-    ratios = [r["us_per_token"] / r["leader_us_per_token"] for r in compared if r["row_id"].endswith("/step")]
+    steps = [row for row in compared if row["row_id"].endswith("/step") and row["leader_us_per_token"]]
+    ratios: list[float] = [row["us_per_token"] / row["leader_us_per_token"] for row in steps]
     if len(ratios) < 2 or max(ratios) < DISTINCT * min(ratios):
         return 1.0
     return min(ratios)
