@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import statemachine
@@ -24,8 +25,9 @@ class Started:
     folded: int
 
 
+@cache
 def machine_digest() -> str:
-    """Names the rules: the table's digest, and a digest of the code that folds."""
+    """Names the rules: the table's digest, and a digest of the code that folds, as it was when first asked."""
     code = hashlib.sha256()
     for path in sorted(Path(statemachine.__file__).parent.glob("*.py")):
         code.update(path.read_bytes())

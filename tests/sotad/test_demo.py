@@ -18,18 +18,18 @@ pytest.importorskip("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
-def demo(folder: Path, verdict: str, *argv: str) -> tuple[dict[str, Any], int]:
+def demo(folder: Path, noise: set[str], *argv: str) -> tuple[dict[str, Any], int]:
     """What ``sotad demo --json`` says, and its exit status.
 
-    Once more when it is not the verdict that was expected: a machine that is busy with other things for a minute
-    can end one honest campaign undecided, or show another stage as the slow one.
+    Once more when the verdict is one that a machine busy with other things can cause; any other verdict stands, above
+    all a success that should not be.
     """
     for attempt in range(2):
         state = folder / f"state-{attempt}"
         command = [sys.executable, "-m", "sotad.cli.daemon", "demo", "--dir", str(state), "--json", *argv]
         done = subprocess.run(command, capture_output=True, text=True, timeout=720)
         found = json.loads(done.stdout)
-        if found["verdict"].startswith(verdict):
+        if found["verdict"] not in noise:
             break
     print(done.stderr)
     return found, done.returncode
@@ -47,7 +47,7 @@ def events(found: dict[str, Any]) -> list[Event]:
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_is_found_repaired_and_proven(defect: str, tmp_path: Path) -> None:
     """Behind, patched, accepted, par or better: and the failed and SLA-missing candidates stay on record."""
-    found, status = demo(tmp_path, "success", "--defect", defect)
+    found, status = demo(tmp_path, {"blocked", "no_patch"}, "--defect", defect)
     assert (found["verdict"].startswith("success"), status) == (True, 0), found
     types = [event.type for event in events(found)]
     assert {"candidate.failed", "sla.failed", "patch.accepted", "review.passed"} <= set(types)
@@ -59,14 +59,14 @@ def test_a_defect_is_found_repaired_and_proven(defect: str, tmp_path: Path) -> N
 
 def test_without_an_implementer_nothing_is_claimed(tmp_path: Path) -> None:
     """Nobody patches: the campaign ends no_patch, with every cited row dealt with."""
-    found, status = demo(tmp_path, "no_patch", "--implementer", "none")
+    found, status = demo(tmp_path, {"blocked"}, "--implementer", "none")
     assert (found["verdict"], status) == ("no_patch", 1), found
     assert not [event for event in events(found) if event.type == "patch.proposed"]
 
 
 def test_a_cheat_is_refused_by_a_named_gate(tmp_path: Path) -> None:
     """A patch that answers wrongly is refused, recorded and reverted, and the campaign does not succeed."""
-    found, status = demo(tmp_path, "no_patch", "--implementer", "cheater", "--defect", "token-budget")
+    found, status = demo(tmp_path, {"blocked"}, "--implementer", "cheater", "--defect", "token-budget")
     assert (found["verdict"], status) == ("no_patch", 1), found
     (reverted,) = [event for event in events(found) if event.type == "patch.reverted"]
     assert reverted.payload["gate"] == "output_equivalence"
