@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Event(NamedTuple):
@@ -30,8 +31,7 @@ class Event(NamedTuple):
     hash: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(NamedTuple):
     """An event that somebody wants written: what the ledger adds (seq, time, epoch, hash) is not there yet.
 
     ``actor`` is ``kind:identity`` with kind one of daemon, operator, implementer, reviewer.
@@ -39,7 +39,7 @@ class Draft:
 
     campaign: str
     type: str
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    payload: Mapping[str, Any] = _NOTHING
     actor: str = "daemon"
     cause: int | None = None
     key: str | None = None

@@ -17,18 +17,43 @@ _LAST_OF = "SELECT max(campaign_seq) FROM events WHERE campaign = ?"
 _BY_KEY = f"SELECT {COLUMNS} FROM events WHERE key = ?"
 
 
+Content = tuple[int, bytes, dict[str, Any]]
+"""What there is to write of a draft: its version, its canonical bytes, and what they decode to."""
+
+
 class Request(NamedTuple):
-    """Events that are written together or not at all."""
+    """Events that are written together or not at all, and the content of each."""
 
     drafts: Sequence[Draft]
+    contents: Sequence[Content]
     expect: Mapping[str, int] | None = None
 
 
 Outcome = list[Event] | LedgerError
 
 
-Checked = tuple[int, bytes, dict[str, Any]]
-"""What there is to write of a draft: its version, its canonical bytes, and what they decode to."""
+class Checker:
+    """Everything that can be said of a draft without looking into the ledger; in any thread."""
+
+    def __init__(self, catalogue: Catalogue, redact: Callable[[Any], Any] | None) -> None:
+        self._validate = catalogue.validate
+        self._redact = redact
+
+    def content(self, draft: Draft) -> Content:
+        """Return what there is to write of the draft.
+
+        Raises:
+            InvalidEvent: it is not an event that the catalogue knows, or cannot be stored.
+        """
+        _, type_, payload, *_ = draft
+        _check_texts(draft.campaign, type_, draft.actor)
+        try:
+            version, clean = self._validate(type_, self._redact(dict(payload)) if self._redact else payload)
+        except InvalidEvent:
+            raise
+        except Exception as error:  # a faulty check must not pass for a fault of the ledger
+            raise InvalidEvent(f"{type_}: {error}") from error
+        return (version, *canonical(clean))
 
 
 class Planner:
@@ -43,7 +68,6 @@ class Planner:
         connection: sqlite3.Connection,
         catalogue: Catalogue,
         clock: Callable[[], int],
-        redact: Callable[[Any], Any] | None,
         epoch: int,
         head: tuple[int, str],
     ) -> None:
@@ -51,7 +75,6 @@ class Planner:
         self._connection = connection
         self._catalogue = catalogue
         self._clock = clock
-        self._redact = redact
         self._epoch = epoch
         self._last: dict[str, int] = {}
         self._unwritten: dict[str, Event] = {}
@@ -64,38 +87,27 @@ class Planner:
 
     def _outcome(self, request: Request, columns: list[Any]) -> Outcome:
         """All checks come before the first row: once a row is made, nothing of the request can be refused."""
-        drafts, expect = request
+        drafts, contents, expect = request
         try:
-            checked = list(map(self._check, drafts))
-            written = self._written(drafts, checked)
+            written = self._written(drafts, contents)
             if expect and len(written) < len(drafts):
                 self._expect(expect)
         except LedgerError as refusal:
             return refusal
         return [
             written.get(draft.key) or self._row(draft, content, columns)
-            for draft, content in zip(drafts, checked, strict=True)
+            for draft, content in zip(drafts, contents, strict=True)
         ]
 
-    def _check(self, draft: Draft) -> Checked:
-        _check_texts(draft.campaign, draft.type, draft.actor)
-        if draft.cause is not None and (type(draft.cause) is not int or not 0 < draft.cause <= self.seq):
-            raise InvalidEvent(f"cause: there is no event {draft.cause!r} yet; the last one is {self.seq}")
-        try:
-            payload = self._redact(draft.payload) if self._redact else draft.payload
-            version, clean = self._catalogue.validate(draft.type, payload)
-        except InvalidEvent:
-            raise
-        except Exception as error:  # a faulty check must not take the rest of the group down
-            raise InvalidEvent(f"{draft.type}: {error}") from error
-        return (version, *canonical(clean))
-
-    def _written(self, drafts: Sequence[Draft], checked: Sequence[Checked]) -> dict[str | None, Event]:
+    def _written(self, drafts: Sequence[Draft], contents: Sequence[Content]) -> dict[str | None, Event]:
         """Return the events that are already there under a key of these drafts."""
         written: dict[str | None, Event] = {}
         seen: set[str] = set()
-        for draft, (_, _, payload) in zip(drafts, checked, strict=True):
-            if (key := draft.key) is not None:
+        for draft, (_, _, payload) in zip(drafts, contents, strict=True):
+            cause, key = draft.cause, draft.key
+            if cause is not None and (type(cause) is not int or not 0 < cause <= self.seq):
+                raise InvalidEvent(f"cause: there is no event {cause!r} yet; the last one is {self.seq}")
+            if key is not None:
                 if plain_text("key", key) in seen:
                     raise InvalidEvent(f"key: {key!r} stands twice in one request; a key names one event")
                 seen.add(key)
@@ -133,7 +145,7 @@ class Planner:
             last = self._last[campaign] = self._connection.execute(_LAST_OF, (campaign,)).fetchone()[0] or 0
         return last
 
-    def _row(self, draft: Draft, content: Checked, columns: list[Any]) -> Event:
+    def _row(self, draft: Draft, content: Content, columns: list[Any]) -> Event:
         version, data, payload = content
         campaign, key = draft.campaign, draft.key
         seq = self.seq + 1

@@ -14,7 +14,7 @@ from ledger.chain import GENESIS
 from ledger.errors import Deposed, LedgerError
 from ledger.events import Draft, Event
 from ledger.keys import Checkpoint, Signer, append_copy
-from ledger.planning import Outcome, Planner, Request
+from ledger.planning import Checker, Outcome, Planner, Request
 from ledger.reader import Reader
 from ledger.schema import BUSY_SECONDS, connect_writer, explained
 from ledger.snapshots import Snapshot, load_snapshot, save_snapshot
@@ -44,7 +44,7 @@ class Ledger:
         self.epoch: int | None = None
         self._catalogue = catalogue or default_catalogue()
         self._clock = clock
-        self._redact = redact
+        self._content = Checker(self._catalogue, redact).content
         self._copies = (path.parent, *copies)
         with explained(path):
             self._turn = Turn(path.with_name(path.name + ".turn"), BUSY_SECONDS)
@@ -100,10 +100,18 @@ class Ledger:
             InvalidEvent, Conflict, KeyReused, Deposed: refused, nothing was written.
             Unwritable: not acknowledged; retry under the same keys.
         """
-        (outcome,) = self.append_group([Request(drafts, expect)])
+        (outcome,) = self.append_group([self.prepare(drafts, expect)])
         if isinstance(outcome, LedgerError):
             raise outcome
         return outcome
+
+    def prepare(self, drafts: Sequence[Draft], expect: Mapping[str, int] | None = None) -> Request:
+        """Do the part of an append that needs nothing of the ledger; in any thread.
+
+        Raises:
+            InvalidEvent: a draft does not fit the catalogue, or cannot be stored.
+        """
+        return Request(drafts, list(map(self._content, drafts)), expect)
 
     def append_group(self, requests: Sequence[Request]) -> list[Outcome]:
         """Write many requests with one sync; each is a unit of its own, with its own events or error.
@@ -256,7 +264,7 @@ class Ledger:
             raise Deposed(f"{self.path}: epoch {self.epoch} was deposed by epoch {epoch}; stop this daemon")
         if self._planner is None:
             head = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-            self._planner = Planner(connection, self._catalogue, self._clock, self._redact, epoch, head or (0, GENESIS))
+            self._planner = Planner(connection, self._catalogue, self._clock, epoch, head or (0, GENESIS))
         return self._planner
 
     def _connect(self) -> sqlite3.Connection:

@@ -45,13 +45,17 @@ class Writer:
             InvalidEvent, Conflict, KeyReused, Deposed: refused, nothing was written.
             Unwritable: not acknowledged; retry under the same keys.
         """
+        return await self.write(self._ledger.prepare(drafts, expect))
+
+    async def write(self, request: Request) -> list[Event]:
+        """Write what ``Ledger.prepare`` made; see ``append``."""
         while self._in_line >= self._limit:
             self._room.clear()
             await self._room.wait()
         if self._closing:
             raise Unwritable(f"{self._ledger.path}: the writer is closed; nothing was written")
         future: asyncio.Future[list[Event]] = self._loop.create_future()
-        self._waiting.append((Request(drafts, expect), future))
+        self._waiting.append((request, future))
         self._in_line += 1
         if self._idle.is_set():
             self._idle.clear()

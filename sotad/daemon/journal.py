@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from ledger import catalogue
 from ledger.errors import Deposed, LedgerError, Refused
 from ledger.events import Draft, Event
+from ledger.planning import Request
 from ledger.store import Ledger
 from ledger.writer import Writer
 from statemachine.fold import advance
@@ -62,7 +62,6 @@ class Journal:
         ledger: Ledger,
         writer: Writer,
         world: World,
-        redact: Callable[[Any], Any] = lambda value: value,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.world = world
@@ -71,7 +70,6 @@ class Journal:
         self._ledger = ledger
         self._reader = ledger.reader()
         self._writer = writer
-        self._redact = redact
         self._machine = CampaignMachine()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._shared = asyncio.Lock()
@@ -130,26 +128,19 @@ class Journal:
         async with self._locks[draft.campaign]:
             if draft.key is not None and (known := self.find(draft.key)) is not None:
                 return known
-            _, payload = catalogue.validate(draft.type, self._redact(dict(draft.payload)))
-            self._admit(draft, payload)
             seen = self.world.campaigns.get(draft.campaign)
             expect = {draft.campaign: seen.campaign_seq if seen else 0} if draft.campaign else None
-            final = Draft(
-                campaign=draft.campaign,
-                type=draft.type,
-                payload=payload,
-                actor=draft.actor,
-                cause=draft.cause,
-                key=draft.key,
-            )
-            event = await self._append(final, expect)
+            request = self._ledger.prepare([draft], expect)
+            ((_, _, payload),) = request.contents
+            self._admit(draft, payload)
+            event = await self._append(request)
             advance(self.world, event)
         self.wake()
         return event
 
-    async def _append(self, draft: Draft, expect: Mapping[str, int] | None) -> Event:
+    async def _append(self, request: Request) -> Event:
         try:
-            (event,) = await self._writer.append([draft], expect=expect)
+            (event,) = await self._writer.write(request)
         except LedgerError as error:
             if is_fatal(error):
                 self.failure = error

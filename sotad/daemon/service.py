@@ -228,7 +228,7 @@ async def _assembled(paths: StateDir, config: DaemonConfig) -> AsyncIterator[tup
     clock.not_before(max((c.updated_ns for c in started.world.campaigns.values()), default=0))
     host = LocalHost(paths.runs)
     writer = Writer(ledger)
-    journal = Journal(ledger, writer, started.world, redact, clock)
+    journal = Journal(ledger, writer, started.world, clock)
     driver = Driver(journal, host, Artifacts(paths.artifacts), paths.root)
     daemon = Daemon(paths, journal, driver, epoch, config)
     inbox = Inbox(paths.inbox, paths.config, journal, daemon.submit, daemon.apply, lambda: daemon.config.inbox)

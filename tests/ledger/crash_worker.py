@@ -15,7 +15,6 @@ from ledger.artifacts import Artifacts
 from ledger.errors import LedgerError
 from ledger.events import Draft
 from ledger.keys import Signer
-from ledger.planning import Request
 from ledger.store import Ledger
 
 
@@ -36,7 +35,7 @@ def say(text: str) -> None:
 def append(ledger: Ledger, size: int) -> None:
     """One group of two requests, so that more than one row hangs on one commit."""
     draft = Draft(campaign="c", type="step", payload={"text": "x" * size})
-    for outcome in ledger.append_group([Request([draft, draft]), Request([draft])]):
+    for outcome in ledger.append_group([ledger.prepare([draft, draft]), ledger.prepare([draft])]):
         assert not isinstance(outcome, LedgerError)
         for event in outcome:
             say(f"ack {event.seq} {event.hash}")

@@ -14,7 +14,6 @@ import pytest
 from ledger.chain import GENESIS
 from ledger.errors import Conflict, Deposed, InvalidEvent, KeyReused, LedgerError
 from ledger.events import Draft
-from ledger.planning import Request
 from ledger.store import Ledger
 
 
@@ -78,7 +77,7 @@ def test_the_same_key_with_other_content_is_refused(ledger: Ledger, change: dict
 
 def test_one_key_within_one_group_is_written_once(ledger: Ledger) -> None:
     """Two requests of a group with one key make one event; within one request it is a mistake."""
-    group = ledger.append_group([Request([step(1, key="k")]), Request([step(1, key="k")]), Request([step(2, key="k")])])
+    group = ledger.append_group([ledger.prepare([step(n, key="k")]) for n in (1, 1, 2)])
     assert group[0] == group[1]
     assert isinstance(group[2], KeyReused)
     with pytest.raises(InvalidEvent, match="'p' stands twice"):
@@ -88,7 +87,8 @@ def test_one_key_within_one_group_is_written_once(ledger: Ledger) -> None:
 
 def test_a_request_is_written_whole_or_not_at_all(ledger: Ledger) -> None:
     """One refused draft refuses its request, and no other request of the group."""
-    outcomes = ledger.append_group([Request([step(1)]), Request([step(2), step(payload={})]), Request([step(3)])])
+    requests = ([step(1)], [step(2), step(4, cause=99)], [step(3)])
+    outcomes = ledger.append_group([ledger.prepare(drafts) for drafts in requests])
     assert isinstance(outcomes[1], InvalidEvent)
     assert [event.payload["n"] for event in ledger.events()] == [1, 3]
 
