@@ -10,7 +10,8 @@ One file, standard library only, Python 3.8 or later, Linux: it is copied to the
     spec.json    argv, cwd, env, secrets (names only), timeout_s, grace_s     written by the host
     lock         held (flock) by the shim for as long as it lives
     pid.json     who runs: pid, start_ticks, pgid, shim_pid, shim_start_ticks, boot_id, token, started_ns
-    stdout.log, stderr.log, shim.log
+    stdout.log, stderr.log       what it printed, without the secrets and what else looks like a token
+    shim.log
     stop         exists once somebody asked the run to end
     exit.json    how it ended; written once, last
 
@@ -28,9 +29,11 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Dict, NamedTuple  # noqa: UP035
@@ -40,6 +43,13 @@ TICK_S = 0.5  # how often the shim looks for the stop file and at the size of th
 KILL_WAIT_S = 5.0  # after SIGKILL, a process that still exists is stuck in the kernel
 TOKEN_VARIABLE = "SOTAD_RUN"
 WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+TOKEN_SHAPES = (
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abp]-[A-Za-z0-9-]{10,}"
+    r"|AKIA[0-9A-Z]{16})\b"
+)
+SHORTEST_SECRET = 8  # shorter values occur in text by chance
+LONGEST_LINE = 2**16  # bytes that are held back while a line has no end
+LONGEST_SECRET = 2**13
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 Record = Dict[str, Any]  # noqa: UP006 (evaluated, so in the words of Python 3.8)
@@ -229,6 +239,55 @@ def _sweep(token: str) -> None:
 # ------------------------------------------------------------------------ the shim
 
 
+class Scrubber:
+    """Takes secrets out of bytes before they touch a disk."""
+
+    def __init__(self, secrets: dict[str, str]) -> None:
+        parts = ((part.encode(), name) for name, value in secrets.items() for part in value.splitlines())
+        known = [(part, name) for part, name in parts if len(part) >= SHORTEST_SECRET]
+        self._secrets = sorted(known, key=lambda each: len(each[0]), reverse=True)
+        self._shapes = re.compile(TOKEN_SHAPES.encode())
+
+    def clean(self, data: bytes) -> bytes:
+        for secret, name in self._secrets:
+            data = data.replace(secret, b"[redacted:%s]" % name.encode())
+        return self._shapes.sub(b"[redacted]", data)
+
+
+class LogCopier(threading.Thread):
+    """Copies one output of the command into its log, whole lines at a time, scrubbed."""
+
+    def __init__(self, source: int, log: Path, scrubber: Scrubber) -> None:
+        super().__init__(name=log.name, daemon=True)
+        self._source, self._log, self._scrubber = source, log, scrubber
+
+    def run(self) -> None:
+        held = b""
+        while True:
+            data = os.read(self._source, LONGEST_LINE)
+            held += data
+            ends = max(held.rfind(b"\n"), held.rfind(b"\r")) + 1
+            if not data:
+                ends = len(held)
+            elif not ends and len(held) > LONGEST_LINE:  # no line: a token may be cut off at the end only
+                held = self._scrubber.clean(held)
+                ends = len(held) - LONGEST_SECRET
+            self._write(self._scrubber.clean(held[:ends]))
+            held = held[ends:]
+            if not data:
+                return os.close(self._source)
+
+    def _write(self, data: bytes) -> None:
+        """What does not fit on the disk is lost: the command must not wait for it."""
+        try:
+            if data:
+                with self._log.open("ab") as log:
+                    log.write(data)
+                _limit_log(self._log)
+        except OSError:
+            pass
+
+
 class Run:
     """One execution: the shim's side of a run directory."""
 
@@ -237,6 +296,8 @@ class Run:
         self.spec = spec
         self.token = os.urandom(16).hex()
         self.env = {**spec["env"], **secrets, TOKEN_VARIABLE: self.token}
+        self.scrubber = Scrubber(secrets)
+        self.copiers: list[LogCopier] = []
         self.child = 0
         self.wait_status: int | None = None
         self.started_ns = 0
@@ -246,12 +307,14 @@ class Run:
         """The command runs and `pid.json` says so; else the reason why it could not be executed."""
         go_read, go_write = os.pipe()
         error_read, error_write = os.pipe()
+        outputs = {name: os.pipe() for name in ("stdout.log", "stderr.log")}
         self.child = os.fork()
         if self.child == 0:
             os.close(go_write)
-            self._become_command(go_read, error_write)
-        os.close(go_read)
-        os.close(error_write)
+            self._become_command(go_read, error_write, [write for _, write in outputs.values()])
+        for descriptor in (go_read, error_write, *(write for _, write in outputs.values())):
+            os.close(descriptor)
+        self._copy_logs({name: read for name, (read, _) in outputs.items()})
         self.started_ns = time.time_ns()
         self.deadline = time.monotonic() + self.spec["timeout_s"]
         write_json(self.directory / "pid.json", self._claim())
@@ -275,7 +338,14 @@ class Run:
             "started_ns": self.started_ns,
         }
 
-    def _become_command(self, go: int, errors: int) -> None:
+    def _copy_logs(self, sources: dict[str, int]) -> None:
+        for name, source in sources.items():
+            log = self.directory / name
+            log.touch(0o644)
+            self.copiers.append(LogCopier(source, log, self.scrubber))
+            self.copiers[-1].start()
+
+    def _become_command(self, go: int, errors: int, outputs: list[int]) -> None:
         """Runs in the forked child; waits for `go`, so that no command runs that no `pid.json` names."""
         argv, cwd = self.spec["argv"], self.spec["cwd"]
         what = "cannot prepare"
@@ -284,8 +354,8 @@ class Run:
             if os.read(go, 1) != b"!":
                 os._exit(127)  # the shim is gone
             os.setsid()
-            for name, descriptor in (("stdout.log", 1), ("stderr.log", 2)):
-                os.dup2(self._open_log(name), descriptor)
+            for descriptor, output in enumerate(outputs, start=1):
+                os.dup2(output, descriptor)
             what = f"cannot enter the working directory {cwd}"
             os.chdir(cwd)
             what = f"cannot execute {argv[0]} (PATH={self.env.get('PATH', '')})"
@@ -299,9 +369,6 @@ class Run:
         finally:
             os._exit(127)
 
-    def _open_log(self, name: str) -> int:
-        return os.open(str(self.directory / name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
     def supervise(self) -> str:
         """Why it is over: exited, stopped or timeout."""
         while True:
@@ -314,11 +381,15 @@ class Run:
                 return "exited"
             if (event and event.si_signo == signal.SIGTERM) or (self.directory / "stop").exists():
                 return "stopped"
-            for name in ("stdout.log", "stderr.log"):
-                _limit_log(self.directory / name)
 
     def end_all(self) -> list[Process]:
         """No process of the run is left, except the returned ones, which even SIGKILL did not end."""
+        stuck = self._end_processes()
+        for copier in self.copiers:
+            copier.join(KILL_WAIT_S)  # to the end of what was printed, unless somebody still holds the output
+        return stuck
+
+    def _end_processes(self) -> list[Process]:
         self._signal_all(signal.SIGTERM)
         if self._await_none(self.spec["grace_s"]):
             return []
@@ -376,6 +447,10 @@ class Run:
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "max_rss_bytes": usage.ru_maxrss * 1024,
         }
+
+
+def _open_log(path: Path) -> int:
+    return os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 def _limit_log(path: Path) -> None:
@@ -465,7 +540,7 @@ def _detach(run: Run, ready: int) -> None:
         os.setsid()
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
-        for source, target in ((null, 0), (null, 1), (run._open_log("shim.log"), 2)):
+        for source, target in ((null, 0), (null, 1), (_open_log(run.directory / "shim.log"), 2)):
             os.dup2(source, target)
         execute(run, ready)
     except BaseException as error:

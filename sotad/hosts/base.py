@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from sotad.shim import SHORTEST_SECRET
+
 Phase = Literal["absent", "starting", "running", "exited", "lost"]
 Reason = Literal["exited", "timeout", "stopped", "failed_to_start"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _RUN_ID_LENGTH = 200
 _EVERYDAY = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
-_SHORTEST_SECRET = 8  # shorter values occur in arguments by chance
 
 
 class HostError(Exception):
@@ -179,6 +180,6 @@ def secret_values(spec: RunSpec, source: Mapping[str, str]) -> dict[str, str]:
     values = {name: source[name] for name in spec.secrets}
     public = "\0".join((*spec.argv, spec.cwd, *spec.env.values()))
     for name, value in values.items():
-        if len(value) >= _SHORTEST_SECRET and value in public:
+        if len(value) >= SHORTEST_SECRET and value in public:
             raise HostError(f"the value of secret {name} stands in the command itself; refer to it by name")
     return values

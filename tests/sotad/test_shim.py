@@ -237,6 +237,42 @@ def test_secret_reaches_the_command_and_no_file(tmp_path: Path) -> None:
     assert not [path for path in run.iterdir() if secret.encode() in path.read_bytes()]
 
 
+ECHO = """
+import os, sys, time
+value = os.environ["API_KEY"]
+os.write(1, b"env: " + value[:9].encode())
+time.sleep(0.3)
+os.write(1, value[9:].encode() + b" end\\n")
+os.write(2, b"x" * 70_000 + value.encode() + b"y" * 70_000)
+os.write(2, b"\\nkey:\\n" + os.environ["PEM"].encode() + b"\\nunknown: hf_" + b"A1b2" * 6 + b"\\r")
+"""
+
+
+def test_what_the_command_echoes_of_a_secret_never_reaches_a_file(tmp_path: Path) -> None:
+    """A value printed in two writes, inside a line without an end, over several lines, or of a known shape."""
+    value, pem = "very-secret-value-0123456789", "-----BEGIN KEY-----\nMIIEvAIBADANBgkq\n-----END KEY-----"
+    script = tmp_path / "echo.py"
+    script.write_text(ECHO)
+    run = prepare(tmp_path / "r", f"{sys.executable} -B {script}", secrets=["API_KEY", "PEM"])
+    begin(run, stdin=json.dumps({"API_KEY": value, "PEM": pem}))
+    assert finish(run)["exit_code"] == 0
+    kept = b"".join(path.read_bytes() for path in run.iterdir())
+    assert (run / "stdout.log").read_text() == "env: [redacted:API_KEY] end\n"
+    errors = (run / "stderr.log").read_text()
+    assert errors.startswith("x" * 70_000 + "[redacted:API_KEY]" + "y" * 70_000 + "\nkey:\n[redacted:PEM]\n")
+    assert errors.endswith("unknown: [redacted]\n"), "a carriage return ends a line too"
+    assert value.encode() not in kept and b"MIIEvAIBADANBgkq" not in kept and b"A1b2A1b2" not in kept
+
+
+def test_a_full_disk_does_not_stop_the_command(tmp_path: Path) -> None:
+    """What does not fit is lost; the command is not kept waiting."""
+    run = prepare(tmp_path / "r", "head -c 3000000 /dev/zero; echo done >&2")
+    (run / "stdout.log").symlink_to("/dev/full")
+    begin(run)
+    assert finish(run)["exit_code"] == 0
+    assert (run / "stderr.log").read_text() == "done\n"
+
+
 @pytest.mark.parametrize("sent", ["", "{}", '{"KEY": "val'])
 def test_starter_that_died_sending_secrets_leaves_the_run_startable(tmp_path: Path, sent: str) -> None:
     """Without every secret nothing is begun, and a later start succeeds."""
