@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -25,17 +25,18 @@ class NoArtifact(LedgerError):
 
 
 class Artifacts:
-    """A folder of files named by their SHA-256: ``ab/abcdef…``."""
+    """A folder of files named by their SHA-256: ``ab/abcdef…``. ``redact`` runs on bytes before they are stored."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, redact: Callable[[bytes], bytes] | None = None) -> None:
         self.folder = folder
+        self._redact = redact
 
     def put_bytes(self, data: bytes) -> dict[str, Any]:
         """Store the bytes durably; return their name. Storing the same again is free."""
-        return self._put(BytesIO(data))
+        return self._put(BytesIO(self._redact(data) if self._redact else data))
 
     def put_file(self, path: Path) -> dict[str, Any]:
-        """Store a copy of the file durably; return its name."""
+        """Store a copy of the file durably, as it is; return its name."""
         with path.open("rb") as source:
             return self._put(source)
 

@@ -6,24 +6,22 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sotad.shim import SHORTEST_SECRET, TOKEN_SHAPES
+from sotad.shim import Scrubber
 
-SHAPES = re.compile(TOKEN_SHAPES)
 NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 
 
+def scrubber(environment: Mapping[str, str]) -> Callable[[bytes], bytes]:
+    """A function that returns bytes with every secret replaced by its name, and nothing else changed."""
+    return Scrubber({name: value for name, value in environment.items() if NAMES.search(name)}).clean
+
+
 def redactor(environment: Mapping[str, str]) -> Callable[[Any], Any]:
-    """A function that returns a JSON value with every secret replaced by its name, and nothing else changed."""
-    values = {
-        value: name for name, value in environment.items() if NAMES.search(name) and len(value) >= SHORTEST_SECRET
-    }
-    longest_first = sorted(values, key=len, reverse=True)
+    """The same for the texts of a JSON value."""
+    scrub = scrubber(environment)
 
     def text(value: str) -> str:
-        for secret in longest_first:
-            if secret in value:
-                value = value.replace(secret, f"[redacted:{values[secret]}]")
-        return SHAPES.sub("[redacted]", value)
+        return scrub(value.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):

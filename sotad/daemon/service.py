@@ -41,7 +41,7 @@ from sotad.daemon.start import load_world, machine_digest
 from sotad.errors import NotFound
 from sotad.hosts.local import LocalHost
 from sotad.paths import StateDir
-from sotad.redact import redactor
+from sotad.redact import redactor, scrubber
 from statemachine.evidence import digest
 from statemachine.state import World, to_json
 from statemachine.table import HALTED
@@ -229,7 +229,7 @@ async def _assembled(paths: StateDir, config: DaemonConfig) -> AsyncIterator[tup
     host = LocalHost(paths.runs)
     writer = Writer(ledger)
     journal = Journal(ledger, writer, started.world, clock)
-    driver = Driver(journal, host, Artifacts(paths.artifacts), paths.root)
+    driver = Driver(journal, host, Artifacts(paths.artifacts, scrubber(os.environ)), paths.root)
     daemon = Daemon(paths, journal, driver, epoch, config)
     inbox = Inbox(paths.inbox, paths.config, journal, daemon.submit, daemon.apply, lambda: daemon.config.inbox)
     try:
