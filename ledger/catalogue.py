@@ -376,6 +376,16 @@ class BenchmarkFinished(Payload):
     raw: Artifact
 
 
+@_event("benchmark.disturbed")
+class BenchmarkDisturbed(Payload):
+    launch: str
+    attempt: int
+    scenario: str
+    run: int
+    seed: int
+    reasons: list[str]
+
+
 @_event("sla.failed")
 class SlaFailed(Payload):
     launch: str
@@ -404,6 +414,17 @@ class WinnerSelected(Payload):
     framework: str
     scenario: str
     candidate: str | None = None
+    reason: str
+
+
+@_event("goodput.found")
+class GoodputFound(Payload):
+    framework: str
+    scenario: str
+    rate: float | None = None
+    bound: Literal["exact", "ge", "lt", "unknown"]
+    monotone: bool
+    tests: list[JSON]
     reason: str
 
 

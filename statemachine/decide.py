@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from statemachine import evidence
+from statemachine import evidence, goodput
 from statemachine.evidence import Contest, Entry, digest
 from statemachine.ranking import passes
 from statemachine.state import JSON, Campaign
@@ -111,6 +111,8 @@ def _knowledge(c: Campaign) -> list[Command]:
 
 def _searching(c: Campaign) -> list[Command]:
     for framework in c.spec["frameworks"]:
+        if skippable := evidence.skippable(c, framework):
+            return [Record("candidate.skipped", skippable[0])]
         if framework not in c.exhausted and framework not in c.unsupported and not evidence.unsettled(c, framework):
             return [Record("search.exhausted", evidence.exhausted(c, framework))]
     for framework, entry in _interleaved(c):
@@ -136,6 +138,9 @@ def _baseline(c: Campaign) -> list[Command]:
     for framework, scenario in evidence.winning_pairs(c):
         if f"{framework}/{scenario}" not in c.winners:
             return [_winner(c, framework, scenario)]
+    for framework, scenario in goodput.pairs(c):
+        if "goodput" not in c.winners[f"{framework}/{scenario}"]:
+            return [_goodput(c, framework, scenario)]
     without = [s for s in c.scenarios if evidence.leader(c, s) is None or evidence.target_candidate(c, s) is None]
     if without:
         return [
@@ -159,6 +164,17 @@ def _winner(c: Campaign, framework: str, scenario: str) -> Record:
         payload["candidate"] = best["candidate"]
         payload["reason"] = f"best of {passed} SLA-passing rows of {len(rows)}: {rate:.2f} requests/s"
     return Record("winner.selected", payload)
+
+
+def _goodput(c: Campaign, framework: str, scenario: str) -> Command:
+    """The launch that tests the winner at rate after rate, or what it came to."""
+    found = goodput.found(c, framework, scenario)
+    if found is not None:
+        return Record("goodput.found", found)
+    winner = c.winners[f"{framework}/{scenario}"]["candidate"]
+    entry = Entry("", framework, winner, c.probes[framework]["commit"])
+    seeds = {scenario: [_seed(c, 100, run) for run in range(goodput.runs(c))]}
+    return _launch(c, goodput.launch_name(framework, scenario), "rate", entry, seeds)
 
 
 def _planning(c: Campaign) -> list[Command]:

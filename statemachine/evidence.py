@@ -11,11 +11,13 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from statemachine.gap import Block, GapDecision, GapRule, check_aa, combine, decide_gap, decide_improvement
 from statemachine.ranking import best, passes, ranking_key
 from statemachine.state import JSON, Attempt, Campaign, Launch
+from statemachine.stopping import to_skip
 
 SETTLED = frozenset({"stopped", "failed", "oom", "timeout"})
 MIN_ROW_SHARE = 1.0  # percent of GPU (or operator) time in the slow stage below which a row proves nothing
@@ -66,6 +68,26 @@ def search_rows(c: Campaign, framework: str, scenario: str) -> list[JSON]:
 def winner(c: Campaign, framework: str, scenario: str) -> JSON | None:
     """The best SLA-passing row of a framework and scenario."""
     return best(search_rows(c, framework, scenario), c.spec["sla"])  # type: ignore[return-value]
+
+
+def skippable(c: Campaign, framework: str) -> list[JSON]:
+    """Candidates that need not be tried any more: ``framework``, ``candidate`` and the reason."""
+    waiting = [{"candidate": entry["id"], "flags": entry["flags"]} for entry in unsettled(c, framework)]
+    enough = int(c.spec["search"].get("max_failures_in_a_row", 0))
+    if not waiting or not enough:
+        return []
+    return [{"framework": framework, **skip} for skip in to_skip(_results(c, framework), waiting, enough)]
+
+
+def _results(c: Campaign, framework: str) -> list[JSON]:
+    """How the candidates that were launched came out, in the order of the search."""
+    found = []
+    for entry in candidates(c, framework):
+        launch = c.launches.get(search_launch(framework, entry["id"]))
+        if launch and launch.status in SETTLED:
+            status = "ok" if launch.status == "stopped" else launch.status
+            found.append({"candidate": entry["id"], "flags": entry["flags"], "status": status, "reason": launch.reason})
+    return found
 
 
 def exhausted(c: Campaign, framework: str) -> JSON:
@@ -315,13 +337,30 @@ def fairness_items(c: Campaign) -> list[JSON]:
         "endpoint": lambda name: c.spec["frameworks"][name].get("endpoint", c.spec["workload"]["endpoint"]),
         "workload": lambda name: c.workload_digest,
         "candidates searched": lambda name: "yes" if name in c.exhausted else "no",
-        "fixed options": lambda name: c.spec["frameworks"][name].get("options", {}),
     }
+    if len({c.spec["frameworks"][name].get("kind") for name in frameworks}) == 1:
+        conditions["fixed options"] = lambda name: c.spec["frameworks"][name].get("options", {})
+    else:
+        conditions |= {key: partial(_served_with, c, key) for key in SAME_IN_ALL}
     items = []
     for condition, ask in conditions.items():
         found = {name: ask(name) for name in sorted(frameworks)}
-        items.append({"condition": condition, "values": found, "match": len({digest(v) for v in found.values()}) == 1})
+        known = {digest(value) for value in found.values() if value is not None}
+        items.append({"condition": condition, "values": found, "match": len(known) <= 1})
     return items
+
+
+SAME_IN_ALL = ("dtype", "kv_cache_dtype", "quantization", "speculative", "prefix_cache", "max_context")
+"""What the compared commands of different frameworks must have in common, whatever their flags are called."""
+
+
+def _served_with(c: Campaign, condition: str, framework: str) -> Any:
+    """The value of a condition in a framework's compared commands; None when its driver cannot tell."""
+    sides = {entry for pair in gap_contest(c).pairs.values() for entry in pair if entry.framework == framework}
+    ids = {entry.candidate for entry in sides}
+    found = [e.get("conditions", {}).get(condition) for e in candidates(c, framework) if e["id"] in ids]
+    values = {json.dumps(value, sort_keys=True) for value in found if value is not None}
+    return json.loads(values.pop()) if len(values) == 1 else sorted(values) or None
 
 
 # --- profiles, rows, patches -----------------------------------------------------------------------------

@@ -329,6 +329,8 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
     row = p["row"]
     kept = {"status": row["status"], "metrics": row["metrics"], "hardware": row.get("hardware")}
     kept |= {"scenario": p["scenario"], "run": p["run"], "seed": p["seed"], "seq": e.seq}
+    if launch.purpose == "rate":
+        kept["rate"] = row["workload"]["request_rate"]
     launch.rows.append(kept | {"candidate": launch.candidate, "framework": launch.framework})
 
 
@@ -350,6 +352,12 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 @_on("winner.selected")
 def _(c: Campaign, e: Event, p: JSON) -> None:
     c.winners[f"{p['framework']}/{p['scenario']}"] = {"candidate": p.get("candidate"), "reason": p["reason"]}
+
+
+@_on("goodput.found")
+def _(c: Campaign, e: Event, p: JSON) -> None:
+    found = {key: p.get(key) for key in ("rate", "bound", "reason")}
+    c.winners[f"{p['framework']}/{p['scenario']}"]["goodput"] = found
 
 
 @_on("baseline.frozen")
@@ -391,7 +399,7 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
     entry = {"round": p["round"], "verdict": p["verdict"], "leader": p["leader"], "seq": e.seq}
     c.gaps.append(entry | {"decisions": decisions})
     if c.phase == "stopping":
-        condition, reason = _stop_after_gap(p["verdict"], c.round)
+        condition, reason = _stop_after_gap(c, p)
         c.stop = {"condition": condition, "reason": reason, "seq": e.seq}
     elif c.phase == "blocked":
         c.blocked = {
@@ -401,12 +409,16 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
         }
 
 
-def _stop_after_gap(verdict: str, round_: int) -> tuple[str, str]:
+def _stop_after_gap(c: Campaign, p: JSON) -> tuple[str, str]:
+    verdict = p["verdict"]
     if verdict == "ahead":
         return "success_ahead", "the target is ahead on every scenario"
     if verdict == "par_or_better":
         return "success_tied", "the target is at par or better on every scenario, within the margin"
-    return "max_rounds", f"still {verdict} after {round_} rounds"
+    if c.spec.get("goal") == "compare":
+        how = "is behind" if verdict == "behind" else "fails an SLA that is met by"
+        return "compared", f"the target {how} {p['leader']}"
+    return "max_rounds", f"still {verdict} after {c.round} rounds"
 
 
 @_on("profile.captured")

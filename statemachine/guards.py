@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from statemachine import evidence
+from statemachine import evidence, goodput
 from statemachine.evidence import COMMIT_GATES, MIN_ROW_SHARE, digest
 from statemachine.ranking import passes, sla_failures
 from statemachine.state import Campaign, World
@@ -231,6 +231,15 @@ def measured_once(a: Ask) -> str | None:
 
 
 @guard
+def rate_as_searched(a: Ask) -> str | None:
+    if a.c.launches[a.p["launch"]].purpose != "rate":
+        return None
+    wanted = goodput.next_rate(a.c, a.c.launches[a.p["launch"]].framework, a.p["scenario"])
+    sent = (a.p["row"].get("workload") or {}).get("request_rate")
+    return _unless(sent == wanted, f"a run at {wanted} requests/s, which the search asks for next")
+
+
+@guard
 def row_sla_recomputed(a: Ask) -> str | None:
     row = a.p["row"]
     honest = passes(row, a.c.spec["sla"])
@@ -257,6 +266,12 @@ def sla_pass_recomputed(a: Ask) -> str | None:
 
 
 # --- search and baseline ----------------------------------------------------------------------------------------
+
+
+@guard
+def skip_adds_up(a: Ask) -> str | None:
+    right = dict(a.p) in evidence.skippable(a.c, a.p["framework"])
+    return _unless(right, "failures of other candidates that make this one hopeless, and their reason")
 
 
 @guard
@@ -290,6 +305,21 @@ def winner_is_best(a: Ask) -> str | None:
 def winners_complete(a: Ask) -> str | None:
     missing = [f"{f}/{s}" for f, s in evidence.winning_pairs(a.c) if f"{f}/{s}" not in a.c.winners]
     return _unless(not missing, f"winner.selected for {', '.join(missing)}")
+
+
+@guard
+def goodput_adds_up(a: Ask) -> str | None:
+    pair = (a.p["framework"], a.p["scenario"])
+    if pair not in goodput.pairs(a.c) or "goodput" in a.c.winners["/".join(pair)]:
+        return "a winner whose goodput is searched for, and not known yet"
+    expected = goodput.found(a.c, *pair)
+    return _unless(dict(a.p) == expected, f"the outcome of the tested rates: {expected}")
+
+
+@guard
+def goodput_known(a: Ask) -> str | None:
+    missing = [f"{f}/{s}" for f, s in goodput.pairs(a.c) if "goodput" not in a.c.winners[f"{f}/{s}"]]
+    return _unless(not missing, f"goodput.found for {', '.join(missing)}")
 
 
 @guard
@@ -367,6 +397,11 @@ def behind(a: Ask) -> str | None:
 @guard
 def no_call(a: Ask) -> str | None:
     return _unless(a.p["verdict"] in ("undecided", "untrusted"), "a verdict of undecided or untrusted")
+
+
+@guard
+def only_comparing(a: Ask) -> str | None:
+    return _unless(a.c.spec.get("goal") == "compare", "goal: compare in the spec")
 
 
 @guard

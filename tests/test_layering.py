@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"ledger", "statemachine", "sotad"}
 PURE_STDLIB = {
-    *("__future__", "collections", "copy", "dataclasses", "functools", "hashlib", "json", "math", "statistics"),
+    *("__future__", "collections", "copy", "dataclasses", "functools", "hashlib", "json", "math", "re", "statistics"),
     "typing",
 }
 MAY_IMPORT_OF_OURS = {"ledger": {"ledger"}, "statemachine": {"statemachine", "ledger.events"}}

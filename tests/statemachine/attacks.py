@@ -17,6 +17,23 @@ from statemachine.state import Campaign, World
 
 EXTRA: dict[str, JSON] = {
     "candidate.skipped": {"framework": "ours", "candidate": "wide", "reason": "no room"},
+    "benchmark.disturbed": {
+        "launch": "search/ours/base",
+        "attempt": 1,
+        "scenario": "chat",
+        "run": 0,
+        "seed": 7,
+        "reasons": ["process 77 uses GPU 0"],
+    },
+    "goodput.found": {
+        "framework": "ours",
+        "scenario": "chat",
+        "bound": "ge",
+        "monotone": True,
+        "tests": [],
+        "rate": 9.0,
+        "reason": "x",
+    },
     "patch.refused": {"attempt_id": "a1", "rule": "no caches", "reason": "it caches answers"},
     "stop.rejected": {"missing": ["chat"]},
     "resume.mismatch": {"what": "checkout", "expected": "a", "found": "b"},
@@ -70,6 +87,10 @@ SCRIPTS: dict[str, tuple[Script, dict[str, Any]]] = {
     "queued": ({"review": {0: "queued"}}, {}),
     "cancelled": ({"operator": {200: "cancel"}}, {}),
     "other options": ({}, {"spec": spec_with()}),
+    "goodput": (
+        {},
+        {"spec": spec_with(search={"qps": {"lower": 2.0, "upper": 32.0, "tolerance": 0.1, "max_rounds": 3}})},
+    ),
 }
 SCRIPTS["other options"][1]["spec"]["frameworks"]["rival"]["options"] = {"quantization": "fp8"}
 
@@ -397,6 +418,26 @@ ATTACKS: tuple[Attack, ...] = (
     ("another winner", "usual", "winner.selected", 0, "winner.selected", with_(candidate="base"), "winner_is_best"),
     ("no winner", "usual", "winner.selected", 0, "winner.selected", with_(candidate=None), "winner_is_best"),
     ("winner of nothing", "usual", "winner.selected", 0, "winner.selected", with_(scenario="x"), "winner_is_best"),
+    ("a better goodput", "goodput", "goodput.found", 0, "goodput.found", with_(rate=99.0), "goodput_adds_up"),
+    ("goodput of nobody", "goodput", "goodput.found", 0, "goodput.found", with_(scenario="x"), "goodput_adds_up"),
+    (
+        "no goodput",
+        "goodput",
+        "goodput.found",
+        1,
+        "baseline.frozen",
+        later("goodput", "baseline.frozen"),
+        "goodput_known",
+    ),
+    (
+        "a skip nobody needs",
+        "usual",
+        "search.exhausted",
+        0,
+        "candidate.skipped",
+        lambda m: {"framework": "ours", "candidate": "wide", "reason": "it would win"},
+        "skip_adds_up",
+    ),
     (
         "winner missing",
         "usual",

@@ -8,7 +8,7 @@ from random import Random
 
 from script import GAIN, JSON, Outcomes, artifact
 
-from statemachine import evidence
+from statemachine import evidence, goodput
 from statemachine.decide import Do
 from statemachine.machine import IllegalEvent
 from statemachine.ranking import passes, sla_failures
@@ -108,6 +108,8 @@ class Effects:
         yield "candidate.ready", {**who, "startup_s": 1.0}
         for scenario, seeds in p["seeds"].items():
             for run, seed in enumerate(seeds):
+                if p["purpose"] == "rate" and goodput.next_rate(self.c, p["framework"], scenario) is None:
+                    break
                 yield from self._measure(do, outcome, {**who, "scenario": scenario, "run": run, "seed": seed})
         if outcome == "vanishes":
             yield "candidate.lost", {**who, "reason": "the server vanished"}
@@ -120,7 +122,9 @@ class Effects:
         yield "benchmark.started", which
         speed = self.speed.get((p["framework"], p["commit"]), 10.0) * (1.01 if p["candidate"] == "wide" else 1.0)
         speed *= self._random.gauss(1.0, self.noise) * (0.5 if outcome == "stalls" else 1.0)
-        row = self.row(speed, 250.0 if outcome == "misses_sla" else 40.0)
+        rate = goodput.next_rate(self.c, p["framework"], which["scenario"]) if p["purpose"] == "rate" else None
+        row = self.row(speed, 250.0 if outcome == "misses_sla" or (rate or 0.0) > speed else 40.0)
+        row["workload"] = {"request_rate": rate}
         if outcome == "broken_row":
             row["metrics"]["request_throughput"] = 0.0
         yield "benchmark.finished", {**which, "row": row, "raw": artifact("")}

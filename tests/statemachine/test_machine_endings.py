@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from invariants import Invariants
-from script import SPEEDS, Script, spec_with
+from script import JSON, SPEEDS, Script, artifact, spec_with
 from simulation import Simulation
 
 from ledger.events import Event
@@ -23,11 +23,17 @@ def types(sim: Simulation, after: int = 0) -> list[str]:
     return [event.type for event in sim.events[after:]]
 
 
+def comparing(**changes: JSON) -> JSON:
+    """A spec that only compares."""
+    return spec_with(**changes) | {"goal": "compare"}
+
+
 ENDINGS: dict[str, tuple[Script, dict[str, object]]] = {
     "success_ahead": ({}, {}),
     "success_tied": ({}, {"speeds": LEVEL}),
     "no_patch": ({"propose": "declines"}, {}),
     "budget_exhausted": ({"operator": {250: "overdue"}}, {}),
+    "compared": ({}, {"spec": comparing()}),
     "max_rounds": ({"patch": "same"}, {"spec": spec_with(budget={"rounds": 1})}),
     "stalled": ({"patch": "same", "review": "stalled"}, {}),
     "cancelled": ({"operator": {250: "cancel"}}, {}),
@@ -222,3 +228,75 @@ def test_two_campaigns_share_a_host_one_at_a_time() -> None:
     first.run()
     second.run()
     assert {c.phase for c in first.world.campaigns.values()} == {"closed"}
+
+
+def test_a_comparison_ends_with_its_decision() -> None:
+    """Nothing is profiled, planned or patched; who leads is said, and par is par."""
+    sim = played(spec=comparing())
+    assert "profile.captured" not in types(sim) and sim.c.stop["reason"] == "the target is behind rival"
+    assert played(spec=comparing(), speeds=LEVEL).c.stop["condition"] == "success_tied"
+
+
+QPS = {"lower": 2.0, "upper": 32.0, "tolerance": 0.1, "max_rounds": 5}
+
+
+def test_goodput_is_searched_for_every_winner_before_the_baseline_is_frozen() -> None:
+    """The rate found lies below the capacity and within the bracket; the tests are on record."""
+    sim = played(spec=comparing(search={"qps": QPS}), noise=0.0)
+    found = {e.payload["framework"]: e.payload for e in sim.events if e.type == "goodput.found"}
+    order = types(sim)
+    assert set(found) == set(SPEEDS)
+    assert max(i for i, type_ in enumerate(order) if type_ == "goodput.found") < order.index("baseline.frozen")
+    for framework, capacity in SPEEDS.items():
+        passing, failing = found[framework]["rate"], [t["rate"] for t in found[framework]["tests"] if not t["passed"]]
+        assert passing <= capacity < min(failing) and min(failing) - passing <= 0.1 * passing + 1.0
+        assert sim.c.winners[f"{framework}/chat"]["goodput"]["rate"] == passing
+
+
+def test_goodput_of_a_server_that_dies_is_unknown() -> None:
+    """The failure is the result, and the campaign goes on."""
+    sim = played({"launch": {4: "failed"}}, spec=comparing(search={"qps": QPS}))
+    bounds = [e.payload["bound"] for e in sim.events if e.type == "goodput.found"]
+    assert bounds.count("unknown") == 1 and sim.c.phase == "closed"
+
+
+def test_another_rate_than_the_search_asks_for_is_refused() -> None:
+    """A daemon cannot measure the rates that suit it."""
+    sim = Simulation(spec=comparing(search={"qps": QPS}))
+    sim.run(until=lambda s: any(launch.purpose == "rate" for launch in s.c.launches.values()))
+    launch = next(launch for launch in sim.c.launches.values() if launch.purpose == "rate")
+    seed = sim.c.jobs[launch.launch].params["seeds"]["chat"][0]
+    row = sim.row(9.0, 40.0) | {"workload": {"request_rate": 1.0}}
+    about = {"launch": launch.launch, "attempt": 1, "scenario": "chat", "run": 0, "seed": seed}
+    with pytest.raises(IllegalEvent, match=r"2\.0 requests/s"):
+        sim.record("benchmark.finished", {**about, "row": row, "raw": artifact("")})
+
+
+def test_a_hopeless_framework_is_not_tried_to_the_end() -> None:
+    """Three candidates in a row fail alike: the rest is skipped with the reason, and counted as skipped."""
+    spec = comparing(search={"max_failures_in_a_row": 3})
+    spec["frameworks"]["third"]["candidates"] = [{"id": f"c{n}", "flags": {"n": n}} for n in range(6)]
+    order = [e.payload["framework"] for e in played(spec=spec).events if e.type == "candidate.launched"]
+    of_third = [number for number, framework in enumerate(order) if framework == "third"]
+    sim = played({"launch": dict.fromkeys(of_third[:3], "oom")}, spec=spec)
+    skipped = [e.payload for e in sim.events if e.type == "candidate.skipped"]
+    assert [p["candidate"] for p in skipped] == ["c3", "c4", "c5"] and "oom" in skipped[0]["reason"]
+    exhausted = next(
+        e.payload for e in sim.events if e.type == "search.exhausted" and e.payload["framework"] == "third"
+    )
+    assert (exhausted["failed"], exhausted["skipped"]) == (3, 3)
+
+
+def test_frameworks_of_different_kinds_are_compared_by_what_their_flags_mean() -> None:
+    """Other flags are fine; another KV cache type is not; what nobody knows hinders nobody."""
+    spec = comparing()
+    for name, kind, dtype in (("ours", "sglang", "auto"), ("rival", "vllm", "fp8"), ("third", "vllm", "auto")):
+        framework = spec["frameworks"][name]
+        framework |= {"kind": kind, "options": {"flags-of": kind}}
+        for candidate in framework["candidates"]:
+            candidate["conditions"] = {"kv_cache_dtype": dtype, "quantization": None}
+    unfair = played(spec=spec)
+    assert unfair.c.phase == "blocked" and "kv_cache_dtype differs" in unfair.c.blocked["reason"]
+    for candidate in spec["frameworks"]["rival"]["candidates"]:
+        candidate["conditions"]["kv_cache_dtype"] = "auto"
+    assert played(spec=spec).c.phase == "closed"

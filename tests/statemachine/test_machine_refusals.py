@@ -28,6 +28,7 @@ WHERE: dict[str, set[str]] = {
     "workload.frozen": {"knowledge"},
     "search.exhausted": {"searching"},
     "winner.selected": {"baseline"},
+    "goodput.found": {"baseline"},
     "baseline.frozen": {"baseline"},
     "loop.started": {"planning"},
     "fairness.checked": {"round.gap"},

@@ -84,7 +84,14 @@ def test_every_type_is_a_step_or_a_fact() -> None:
     assert set(FACTS) & DAEMON_FACTS == {"note.recorded"}
 
 
-KEPT_ONLY = {"campaign.paused", "campaign.closed", "benchmark.started", "profile.rejected", "patch.refused"}
+KEPT_ONLY = {
+    "benchmark.disturbed",
+    "campaign.paused",
+    "campaign.closed",
+    "benchmark.started",
+    "profile.rejected",
+    "patch.refused",
+}
 
 
 def test_every_type_is_folded_or_meant_to_be_kept_only() -> None:
