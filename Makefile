@@ -6,16 +6,19 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 DEFECT ?= full-logits
 IMPLEMENTER ?= scripted
 
-.PHONY: demo test test-slow bench lint clean
+.PHONY: demo test test-slow test-engines bench lint clean
 
 demo: $(VENV)/.demo ## a whole campaign on this machine, from nothing to a verdict
 	$(BIN)/sotad demo --defect $(DEFECT) --implementer $(IMPLEMENTER)
 
 test: $(VENV)/.test ## the default suite: fast, deterministic
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not engines" $(ARGS)
 
 test-slow: $(VENV)/.test ## what takes minutes: every crash point, every demo
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not engines" $(ARGS)
+
+test-engines: $(VENV)/.test ## whole comparisons with real vLLM and SGLang on the CPU; installs both (6 GB)
+	$(BIN)/python -m pytest -m engines $(ARGS)
 
 bench: $(VENV)/.bench ## every figure that the documentation quotes, as ratios measured in one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -316,6 +316,8 @@ class CandidateLaunched(Payload):
     commit: str
     command: list[str]
     dropped_flags: list[str] = []
+    translated_flags: dict[str, str] = {}
+    flags_from: Literal["help", "static", "none"] = "help"
     attempt: int
 
 

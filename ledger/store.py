@@ -193,8 +193,12 @@ class Ledger:
         self._commit(save)
 
     def load_snapshot(self, machine_digest: str) -> Snapshot | None:
-        """Return the machine's snapshot if it still fits the ledger, else None: then replay everything."""
-        with self.reader() as reader:
+        """Return the machine's snapshot if it still fits the ledger, else None: then replay everything.
+
+        Raises:
+            Corrupt: the file cannot be read.
+        """
+        with self.reader() as reader, explained(self.path):
             return load_snapshot(reader.connection, machine_digest)
 
     def close(self) -> None:

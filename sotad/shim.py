@@ -45,7 +45,7 @@ TOKEN_VARIABLE = "SOTAD_RUN"
 WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 TOKEN_SHAPES = (
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abp]-[A-Za-z0-9-]{10,}"
-    r"|AKIA[0-9A-Z]{16})\b"
+    r"|AKIA[0-9A-Z]{16}|Bearer [A-Za-z0-9._~+/=-]{16,})"
 )
 SHORTEST_SECRET = 8  # shorter values occur in text by chance
 LONGEST_LINE = 2**16  # bytes that are held back while a line has no end

@@ -350,15 +350,15 @@ def fairness_items(c: Campaign) -> list[JSON]:
     return items
 
 
-SAME_IN_ALL = ("dtype", "kv_cache_dtype", "quantization", "speculative", "prefix_cache", "max_context")
+SAME_IN_ALL = ("dtype", "kv_cache_dtype", "quantization", "speculative", "prefix_cache")
 """What the compared commands of different frameworks must have in common, whatever their flags are called."""
 
 
 def _served_with(c: Campaign, condition: str, framework: str) -> Any:
-    """The value of a condition in a framework's compared commands; None when its driver cannot tell."""
+    """The value of a condition in a framework's compared commands, as launched; None when nobody can tell."""
     sides = {entry for pair in gap_contest(c).pairs.values() for entry in pair if entry.framework == framework}
-    ids = {entry.candidate for entry in sides}
-    found = [e.get("conditions", {}).get(condition) for e in candidates(c, framework) if e["id"] in ids]
+    launches = [c.launches.get(search_launch(framework, entry.candidate)) for entry in sides]
+    found = [row.get("conditions", {}).get(condition) for launch in launches if launch for row in launch.rows]
     values = {json.dumps(value, sort_keys=True) for value in found if value is not None}
     return json.loads(values.pop()) if len(values) == 1 else sorted(values) or None
 

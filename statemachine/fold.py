@@ -329,6 +329,8 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
     row = p["row"]
     kept = {"status": row["status"], "metrics": row["metrics"], "hardware": row.get("hardware")}
     kept |= {"scenario": p["scenario"], "run": p["run"], "seed": p["seed"], "seq": e.seq}
+    if row.get("conditions"):
+        kept["conditions"] = row["conditions"]
     if launch.purpose == "rate":
         kept["rate"] = row["workload"]["request_rate"]
     launch.rows.append(kept | {"candidate": launch.candidate, "framework": launch.framework})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,14 +106,17 @@ class Context:
         """A run of this interpreter."""
         return self.command((sys.executable, *argv), timeout_s=timeout_s, cwd=cwd, **env)
 
-    def command(self, argv: tuple[str, ...], *, timeout_s: float, cwd: str = "/", **env: str) -> RunSpec:
-        """A run of a command with the allow-listed environment.
+    def command(
+        self, argv: tuple[str, ...], *, timeout_s: float, cwd: str = "/", secrets: Sequence[str] = (), **env: str
+    ) -> RunSpec:
+        """A run of a command with the allow-listed environment; ``secrets`` are passed by name.
 
         Its time is bounded by the job's whole time, not by what is left of it: an attempt that is entered again
         must ask for the very same run. The driver ends runs at the job's deadline.
         """
         timeout_s = min(timeout_s, float(self.spec["budget"]["job_s"]))
-        return RunSpec(argv=argv, cwd=cwd, env={**allowed_environment(), **env}, timeout_s=timeout_s)
+        environment = {**allowed_environment(), **env}
+        return RunSpec(argv=argv, cwd=cwd, env=environment, secrets=tuple(secrets), timeout_s=timeout_s)
 
     async def start(self, name: str, spec: RunSpec, files: Mapping[str, bytes] | None = None) -> RunStatus:
         """Start a process once; an earlier entry's process is found, not repeated."""

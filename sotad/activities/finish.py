@@ -57,7 +57,7 @@ async def _remove_worktrees(ctx: Context) -> None:
     """Worktrees hold no work of their own: every attempt is a commit on a branch of the checkout."""
     folder = (ctx.state_dir / "worktrees" / ctx.campaign).resolve()  # as git names it
     for framework in ctx.spec["frameworks"].values():
-        repo = Path(framework["checkout"])
+        repo = Path(framework.get("checkout") or "/")
         if not (repo / ".git").exists():
             continue
         listed = await git.git(repo, "worktree", "list", "--porcelain", check=False)

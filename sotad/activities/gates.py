@@ -64,6 +64,8 @@ async def _harness(ctx: Context) -> Gate:
     """Checkouts of competitors, and the target's own, are as they were when they were checked."""
     moved = []
     for name, checked in ctx.c.workspaces.items():
+        if ctx.spec["frameworks"][name].get("checkout") is None:
+            continue  # an installed package: no worktree of ours leads there
         repo = Path(checked["repo"])
         if await git.head(repo) != checked["commit"] or not await git.is_clean(repo):
             moved.append(name)

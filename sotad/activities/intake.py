@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from sotad import git
 from sotad.activities.context import Context, RunLost
+from sotad.activities.server import environment
 from sotad.frameworks import FRAMEWORKS
-from sotad.frameworks.base import flags_in
+from sotad.frameworks.help import parse_help
+from sotad.frameworks.identity import identity_command
+from statemachine.evidence import digest
 from statemachine.machine import IllegalEvent
 from statemachine.state import JSON
 
-HELP_TIMEOUT_S = 60.0
+HELP_TIMEOUT_S = 300.0  # real engines import torch before they print a word
 
 
 async def lease(ctx: Context) -> str:
@@ -46,6 +51,11 @@ async def _wait(ctx: Context, holder: str) -> bool:
 
 async def preflight(ctx: Context) -> str:
     """Check every workspace and probe every framework; pass, or say which check failed."""
+    hardware = ctx.spec["hardware"]
+    if hardware.get("gpu_count") and not hardware["gpu_ids"]:
+        reason = f"{hardware['gpu_count']} GPUs are asked for, but hardware.gpu_ids does not say which"
+        await ctx.once("preflight.failed", {"check": "hardware", "reason": reason}, "outcome")
+        return reason
     for name, framework in ctx.spec["frameworks"].items():
         problem = await _workspace(ctx, name, framework)
         if problem:
@@ -69,6 +79,8 @@ async def preflight(ctx: Context) -> str:
 
 async def _workspace(ctx: Context, name: str, framework: JSON) -> str:
     """Record the state of a checkout; return what is wrong with it, or an empty string."""
+    if framework.get("checkout") is None:
+        return await _installed(ctx, name, framework)
     repo = Path(framework["checkout"])
     if not await asyncio.to_thread((repo / ".git").exists):
         return f"{repo} is no git checkout: clone the framework there"
@@ -85,25 +97,55 @@ async def _workspace(ctx: Context, name: str, framework: JSON) -> str:
     return ""
 
 
+async def _installed(ctx: Context, name: str, framework: JSON) -> str:
+    """Record what is installed, by the hashes that its installer recorded; return what is wrong with it."""
+    driver = FRAMEWORKS[framework["kind"]]
+    command = driver.command(framework.get("command"), framework["python"])
+    ask = identity_command(driver, command)
+    if ask:
+        try:
+            found = json.loads(await _ask(ctx, f"identity-{name}", framework, ask))
+        except (_ProbeError, ValueError) as error:
+            return f"{name}: what is installed cannot be told: {error}"
+        if not found["package"]:
+            return f"{name}: {found['error']}: install it, or set python or command to where it is"
+    else:
+        found = {"location": command[0], "version": "", "record_sha256": digest(command), "modified_count": 0}
+    record = (found["record_sha256"] or "no-record")[:12]
+    commit = found["vcs_commit"] if found.get("editable") else f"{found['version']}+{record}"
+    checked = {"framework": name, "repo": found["location"], "commit": commit, "branch": found["version"]}
+    clean = not found["modified_count"]
+    await ctx.once("workspace.checked", {**checked, "clean": clean}, f"workspace-{name}")
+    if not clean:
+        edited = ", ".join(found["modified_files"][:3])
+        count = found["modified_count"]
+        return f"{name}: {count} installed files were edited ({edited}): reinstall it, or give a checkout"
+    return ""
+
+
 async def _probe(ctx: Context, name: str, framework: JSON) -> None:
     """Capture version and help in the target environment, or record why the framework is unsupported."""
     if ctx.recorded(f"probe-{name}"):
         return
     driver = FRAMEWORKS[framework["kind"]]
-    python = framework["python"] or "python3"
+    command = driver.command(framework.get("command"), framework["python"])
+    refusal = driver.unsupported(framework["options"])
     try:
-        text = await _ask(ctx, f"help-{name}", driver.help_command(python), framework["checkout"])
-        version = await _ask(ctx, f"version-{name}", driver.version_command(python), framework["checkout"])
+        if refusal:
+            raise _ProbeError(refusal)
+        texts = {about: await _ask_help(ctx, name, about, framework) for about in driver.help_commands(command)}
+        version = await _ask(ctx, f"version-{name}", framework, driver.version_command(command))
     except _ProbeError as error:
         await ctx.once("framework.unsupported", {"framework": name, "reason": str(error)}, f"probe-{name}")
         return
+    text = texts.get("server", b"")
     probed = {
         "framework": name,
         "kind": framework["kind"],
-        "version": version.decode(errors="replace").strip(),
+        "version": (version.decode(errors="replace").strip().splitlines() or [""])[-1],
         "commit": ctx.c.workspaces[name]["commit"],
         "help": await ctx.keep(text, f"help/{name}.txt"),
-        "flags": flags_in(text.decode(errors="replace")),
+        "flags": parse_help(text.decode(errors="replace")).names(),
     }
     await ctx.once("framework.probed", probed, f"probe-{name}")
 
@@ -112,9 +154,30 @@ class _ProbeError(Exception):
     """A framework could not say its help or version."""
 
 
-async def _ask(ctx: Context, run: str, argv: tuple[str, ...], cwd: str) -> bytes:
+async def _ask_help(ctx: Context, name: str, about: str, framework: JSON) -> bytes:
+    """The help of the server or of its benchmark client, for the record and for the flags; empty when it fails.
+
+    A server without a help is not given up here: a missing one fails to say its version too.
+    """
+    driver = FRAMEWORKS[framework["kind"]]
+    argv = driver.help_commands(driver.command(framework.get("command"), framework["python"]))[about]
     try:
-        status = await ctx.run(run, ctx.command(argv, timeout_s=HELP_TIMEOUT_S, cwd=cwd, PYTHONDONTWRITEBYTECODE="1"))
+        text = await _ask(ctx, f"help-{name}-{about}", framework, argv)
+    except _ProbeError:
+        return b""
+    if about != "server":
+        await ctx.keep(text, f"help/{name}-{about}.txt")
+    return text
+
+
+async def _ask(ctx: Context, run: str, framework: JSON, argv: Sequence[str]) -> bytes:
+    """What a command of the framework prints in its own environment; nothing where there is no command."""
+    if not argv:
+        return b""
+    cwd = framework.get("checkout") or "/"
+    spec = ctx.command(tuple(argv), timeout_s=HELP_TIMEOUT_S, cwd=cwd, **environment(framework))
+    try:
+        status = await ctx.run(run, spec)
     except RunLost as lost:
         raise _ProbeError(str(lost)) from None
     if not status.succeeded:

@@ -6,8 +6,9 @@ import asyncio
 import re
 from pathlib import Path
 
-from sotad.activities.context import Context
-from sotad.benchmark.workload import Scenario
+from sotad.activities.context import ActivityFailed, Context
+from sotad.activities.traffic import scenario_of
+from sotad.benchmark.workload import Scenario, WorkloadError
 from sotad.benchmark.workload import digest as workload_digest
 from statemachine.evidence import digest
 from statemachine.state import JSON
@@ -60,9 +61,11 @@ async def freeze_workload(ctx: Context) -> str:
     workload = ctx.spec["workload"]
     shapes = {}
     for shape in workload["scenarios"]:
-        keys = ("name", "num_prompts", "input_len", "output_len", "shared_prefix_len")
-        scenario = Scenario(**{key: shape[key] for key in keys}, seed=workload["seed"])
-        shapes[shape["name"]] = await asyncio.to_thread(workload_digest, scenario)
+        scenario = Scenario(**scenario_of(ctx.spec, shape, workload["seed"]))
+        try:
+            shapes[shape["name"]] = await asyncio.to_thread(workload_digest, scenario)
+        except WorkloadError as error:
+            raise ActivityFailed(f"scenario {shape['name']}: {error}") from None
     frozen = {
         "digest": digest({"rule": workload, "requests": shapes}),
         "scenarios": list(shapes),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 
+from sotad.activities import gpu_watch
 from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.activities.server import Command, Server, ServerFailed, render_launch, require
+from sotad.activities.traffic import load_spec, shape_of
 from sotad.benchmark.metrics import make_row
 from sotad.daemon.journal import Journal
 from sotad.frameworks import FRAMEWORKS
+from sotad.frameworks.render import BadFlag
+from statemachine import goodput
 from statemachine.ranking import sla_failures
 from statemachine.state import JSON, Campaign
+
+TRIES = 3  # of one measurement that something disturbs
 
 
 async def launch(ctx: Context) -> str:
@@ -22,7 +28,12 @@ async def launch(ctx: Context) -> str:
     if ended := ctx.recorded("ended"):
         return ended.type
     framework = ctx.spec["frameworks"][p["framework"]]
-    command = await render_launch(ctx, p["framework"], p["commit"], p["flags"])
+    try:
+        command = await render_launch(ctx, p["framework"], p["commit"], p["flags"])
+    except BadFlag as refused:
+        return await _refused(ctx, framework, str(refused))
+    if not ctx.recorded("candidate.launched"):
+        await gpu_watch.until_idle(ctx)
     await ctx.once("candidate.launched", _launched(ctx, command))
     server = await Server.start(ctx, framework["kind"], command)
     try:
@@ -40,6 +51,15 @@ async def launch(ctx: Context) -> str:
     return "measured"
 
 
+async def _refused(ctx: Context, framework: JSON, reason: str) -> str:
+    """A candidate that its server would refuse has failed before it was launched."""
+    prefix = FRAMEWORKS[framework["kind"]].command(framework.get("command"), framework["python"])
+    known = {key: ctx.params[key] for key in ("purpose", "framework", "candidate", "commit")}
+    await ctx.once("candidate.launched", {**_who(ctx), **known, "command": prefix})
+    await ctx.once("candidate.failed", {**_who(ctx), "status": "failed", "reason": reason}, "ended")
+    return f"failed: {reason}"
+
+
 async def abandon(journal: Journal, c: Campaign, job: str, attempt: int, reason: str) -> None:
     """Void what an attempt launched, when it was ended from outside and could not say so itself."""
     launched = c.launches.get(job)
@@ -55,7 +75,9 @@ def _who(ctx: Context) -> JSON:
 
 def _launched(ctx: Context, command: Command) -> JSON:
     known = {key: ctx.params[key] for key in ("purpose", "framework", "candidate", "commit")}
-    return {**_who(ctx), **known, "command": command.argv, "dropped_flags": command.dropped}
+    done = command.rendered
+    changed = {"dropped_flags": done.dropped, "translated_flags": done.translated, "flags_from": done.flags_from}
+    return {**_who(ctx), **known, "command": command.argv, **changed}
 
 
 async def _measure_all(ctx: Context, server: Server) -> None:
@@ -63,19 +85,39 @@ async def _measure_all(ctx: Context, server: Server) -> None:
 
     An earlier entry may have ended the server after the last row: then there is nothing left to ask it.
     """
-    runs = [(scenario, n, seed) for scenario, seeds in ctx.params["seeds"].items() for n, seed in enumerate(seeds)]
-    if all(ctx.recorded(_bench(scenario, run)) for scenario, run, _ in runs) and await server.was_stopped():
-        for scenario, run, _ in runs:
-            await _judge(ctx, scenario, run)
+    for scenario, run, _ in _runs(ctx):
+        await _judge(ctx, scenario, run)
+    if _next_run(ctx) is None and await server.was_stopped():
         return
     startup_s = await server.ready()
     if not ctx.recorded("candidate.ready"):
         await ctx.once("candidate.ready", {**_who(ctx), "startup_s": round(startup_s, 3)})
-    for scenario, run, seed in runs:
-        if not ctx.recorded(_bench(scenario, run)):
-            await _measure(ctx, server, scenario, run, seed)
-        await _judge(ctx, scenario, run)
+    while (found := _next_run(ctx)) is not None:
+        await _measure(ctx, server, *found)
+        await _judge(ctx, found[0], found[1])
     await server.check()
+
+
+def _runs(ctx: Context) -> list[tuple[str, int, int]]:
+    """Scenario, number and seed of every run that the job may ask for."""
+    return [(scenario, n, seed) for scenario, seeds in ctx.params["seeds"].items() for n, seed in enumerate(seeds)]
+
+
+def _next_run(ctx: Context) -> tuple[str, int, int] | None:
+    """The first run that has no row; None when there is none, or a rate search knows enough."""
+    for scenario, run, seed in _runs(ctx):
+        if not ctx.recorded(_bench(scenario, run)):
+            return (scenario, run, seed) if not _searches(ctx) or _rate(ctx, scenario) is not None else None
+    return None
+
+
+def _searches(ctx: Context) -> bool:
+    return bool(ctx.params["purpose"] == "rate")
+
+
+def _rate(ctx: Context, scenario: str) -> float | None:
+    """Requests per second that a rate search tests next; None for every other launch: the scenario has its own."""
+    return goodput.next_rate(ctx.c, ctx.params["framework"], scenario) if _searches(ctx) else None
 
 
 def _bench(scenario: str, run: int) -> str:
@@ -84,28 +126,47 @@ def _bench(scenario: str, run: int) -> str:
 
 
 async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: int) -> None:
-    """One run of the load generator, and its row."""
+    """One run of the load generator, and its row; what was disturbed is thrown out and repeated."""
     name = _bench(scenario, run)
     about = {**_who(ctx), "scenario": scenario, "run": run, "seed": seed}
     await ctx.once("benchmark.started", about, f"{name}-started")
-    workload = load_spec(ctx.spec, server, scenario, seed)
+    reasons: list[str] = []
+    for try_ in range(TRIES):
+        sample = f"{name}-again{try_}" if try_ else name
+        if ctx.recorded(f"{sample}-disturbed"):
+            continue
+        before = await server.metrics()
+        raw, reasons = await _sample(ctx, server, sample, scenario, seed)
+        if not reasons:
+            observed = FRAMEWORKS[server.kind].observe(await server.metrics(), before=before)
+            row = make_row(json.loads(raw), _context(ctx, server, observed))
+            kept = await ctx.keep(raw, f"benchmark/raw/{ctx.job}/{name}.json")
+            await ctx.once("benchmark.finished", {**about, "row": row, "raw": kept}, name)
+            return
+        await ctx.once("benchmark.disturbed", {**about, "reasons": reasons}, f"{sample}-disturbed")
+    raise ActivityFailed(f"{scenario}: disturbed {TRIES} times: {'; '.join(reasons)}")
+
+
+async def _sample(ctx: Context, server: Server, name: str, scenario: str, seed: int) -> tuple[bytes, list[str]]:
+    """What the load generator wrote, and why it does not count: somebody else's GPU work, or too busy a client."""
+    rate = _rate(ctx, scenario)
+    workload = load_spec(ctx.spec, server.url, server.model, scenario, seed, rate)
     out = ctx.path(name, "out.json")
-    spec = ctx.python(
-        "-m",
-        "sotad.loadgen",
-        "spec.json.in",
-        str(out),
-        timeout_s=_patience(ctx, scenario),
-        cwd=ctx.host.path(ctx.run_id(name)),
+    argv = ("-m", "sotad.loadgen", "spec.json.in", str(out))
+    folder = ctx.host.path(ctx.run_id(name))
+    await gpu_watch.begin(ctx, name)
+    await ctx.start(
+        name,
+        ctx.python(*argv, timeout_s=_patience(ctx, scenario, rate), cwd=folder),
+        {"spec.json.in": json.dumps(workload).encode()},
     )
-    await ctx.start(name, spec, {"spec.json.in": json.dumps(workload).encode()})
     status = await server.while_running(name)
+    disturbed = await gpu_watch.end(ctx, name, server.name)
     require(status, f"load generator for {scenario}", await ctx.tail(name))
-    raw = out.read_bytes()
     await server.check()
-    row = make_row(json.loads(raw), _context(ctx, server))
-    raw_artifact = await ctx.keep(raw, f"benchmark/raw/{ctx.job}/{name}.json")
-    await ctx.once("benchmark.finished", {**about, "row": row, "raw": raw_artifact}, name)
+    raw = out.read_bytes()
+    client = json.loads(raw)["client"]
+    return raw, disturbed + ([] if client.get("valid", True) else [f"the client: {client['reason']}"])
 
 
 async def _judge(ctx: Context, scenario: str, run: int) -> None:
@@ -123,44 +184,43 @@ async def _judge(ctx: Context, scenario: str, run: int) -> None:
         await ctx.once("sla.passed", about, f"sla-{scenario}-{run}")
 
 
-def _patience(ctx: Context, scenario: str) -> float:
+def _patience(ctx: Context, scenario: str, rate: float | None) -> float:
     """Seconds after which a load generator is taken to hang."""
-    shape = next(s for s in ctx.spec["workload"]["scenarios"] if s["name"] == scenario)
-    waves: int = -(-shape["num_prompts"] // shape["max_concurrency"])
-    return 60 + float(ctx.spec["workload"]["request_timeout_s"]) * (waves + 1)
+    shape = shape_of(ctx.spec, scenario)
+    pace = rate or shape["request_rate"]
+    at_once = shape["max_concurrency"] if rate is None else None
+    waves = -(-shape["num_prompts"] // at_once) if at_once else 1
+    sending = shape["num_prompts"] / pace if pace else 0.0
+    return 60 + sending + float(ctx.spec["workload"]["request_timeout_s"]) * (waves + 1)
 
 
-def load_spec(spec: JSON, server: Server, scenario: str, seed: int) -> JSON:
-    """What the load generator is told: the frozen scenario with this run's seed."""
-    workload = spec["workload"]
-    shape = next(s for s in workload["scenarios"] if s["name"] == scenario)
-    about = {key: shape[key] for key in ("name", "num_prompts", "input_len", "output_len", "shared_prefix_len")}
-    return {
-        "base_url": server.url,
-        "endpoint": workload["endpoint"],
-        "model": FRAMEWORKS[server.kind].served_model(spec["model"]),
-        "scenario": {**about, "seed": seed},
-        "request_rate": shape["request_rate"],
-        "max_concurrency": shape["max_concurrency"],
-        "warmup_requests": workload["warmup_requests"],
-        "timeout_s": workload["request_timeout_s"],
-    }
+SEEN = {
+    "cache": ("prefix_cache_enabled", "prefix_cache_hit_rate", "kv_cache_tokens", "kv_cache_utilization"),
+    "spec_decode": ("mean_accept_length", "acceptance_rate"),
+    "phase_metrics": ("queue_ms", "prefill_ms"),
+    "memory": ("kv_cache_dtype", "gpu_memory_utilization"),
+}
+"""What of a server's own metrics goes into which part of a row."""
 
 
-def _context(ctx: Context, server: Server) -> JSON:
+def _context(ctx: Context, server: Server, observed: JSON) -> JSON:
     """What a row says beside its metrics."""
-    spec, p = ctx.spec, ctx.params
+    spec, p, ids = ctx.spec, ctx.params, ctx.spec["hardware"]["gpu_ids"]
     return {
         "framework": p["framework"],
         "framework_version": ctx.c.probes[p["framework"]]["version"],
         "framework_commit": p["commit"],
         "candidate_id": p["candidate"],
         "model": spec["model"]["id"],
+        "precision": spec["model"]["precision"],
+        "quantization": spec["model"].get("quantization"),
+        "conditions": FRAMEWORKS[server.kind].conditions(server.command.rendered.passed, spec["model"]),
         "hardware": {
             "gpu_model": spec["hardware"]["gpu_type"],
-            "gpu_count": len(spec["hardware"]["gpu_ids"]),
-            "visible_devices": spec["hardware"]["gpu_ids"],
+            "gpu_count": len(ids) or spec["hardware"].get("gpu_count") or 0,
+            "visible_devices": ids,
         },
+        **{part: {name: observed.get(name) for name in names} for part, names in SEEN.items()},
         "sla": spec["sla"],
         "server_command": server.command.argv,
         "benchmark_command": ["python", "-m", "sotad.loadgen", f"{ctx.job}/{ctx.attempt}/spec.json.in"],

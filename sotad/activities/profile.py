@@ -8,10 +8,11 @@ from pathlib import Path
 import aiohttp
 
 from sotad.activities.context import ActivityFailed, Context
-from sotad.activities.launch import load_spec
 from sotad.activities.server import Server, ServerFailed, render_launch, require
+from sotad.activities.traffic import load_spec
 from sotad.analysis.explain import statement
 from sotad.frameworks import FRAMEWORKS
+from sotad.frameworks.help import Help
 from sotad.hosts.base import HostError
 from statemachine.state import JSON
 
@@ -47,7 +48,8 @@ async def _profile(ctx: Context) -> JSON:
     p = ctx.params
     kind = ctx.spec["frameworks"][p["framework"]]["kind"]
     folder = Path(ctx.host.path(ctx.run_id("server"))) / "traces"
-    flags = {**p["flags"], **FRAMEWORKS[kind].profile_flags(str(folder))}
+    how = FRAMEWORKS[kind].profiler(str(folder), Help({}))
+    flags = {**p["flags"], **(how.flags if how else {})}
     server = await Server.start(ctx, kind, await render_launch(ctx, p["framework"], p["commit"], flags))
     try:
         await server.ready()
@@ -89,7 +91,7 @@ async def _post(session: aiohttp.ClientSession, url: str) -> JSON:
 
 
 async def _pass(ctx: Context, server: Server, scenario: str, name: str, seed: int) -> None:
-    workload = load_spec(ctx.spec, server, scenario, seed)
+    workload = load_spec(ctx.spec, server.url, server.model, scenario, seed)
     out = ctx.path(name, "out.json")
     argv = ("-m", "sotad.loadgen", "spec.json.in", str(out))
     spec = ctx.python(*argv, timeout_s=300, cwd=ctx.host.path(ctx.run_id(name)))

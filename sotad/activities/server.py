@@ -11,7 +11,9 @@ import aiohttp
 from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.activities.worktrees import checkout
 from sotad.frameworks import FRAMEWORKS
-from sotad.frameworks.base import PORT, Value, split_known
+from sotad.frameworks.base import PORT
+from sotad.frameworks.help import Help, parse_help
+from sotad.frameworks.render import Rendered, Value
 from sotad.hosts.base import HostError, RunStatus
 from sotad.hosts.local import free_port
 from statemachine.state import JSON
@@ -30,20 +32,44 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A rendered launch: argv with ``{port}``, the checkout at the commit, and the flags left out."""
+    """A rendered launch: argv with ``{port}`` and what became of the flags, the folder to run in, the variables."""
 
-    argv: list[str]
+    rendered: Rendered
     cwd: Path
-    dropped: list[str]
+    environment: JSON
+
+    @property
+    def argv(self) -> list[str]:
+        return self.rendered.argv
 
 
 async def render_launch(ctx: Context, framework: str, commit: str, flags: dict[str, Value]) -> Command:
-    """The command for a candidate: fixed options, then its flags; what the help does not know is left out."""
+    """The command for a candidate: fixed options, then its flags; what the help does not know is left out.
+
+    Raises:
+        BadFlag: the server would refuse a flag's value.
+    """
     spec = ctx.spec["frameworks"][framework]
-    kept, dropped = split_known({**spec["options"], **flags}, ctx.c.probes[framework]["flags"])
     driver = FRAMEWORKS[spec["kind"]]
-    argv = driver.launch_command(spec["python"] or "python3", ctx.spec["model"], kept)
-    return Command(argv, await checkout(ctx, framework, commit), dropped)
+    help = await asyncio.to_thread(_help, ctx, framework)
+    command = driver.command(spec.get("command"), spec["python"])
+    rendered = driver.launch(command, ctx.spec["model"], {**spec["options"], **flags}, help)
+    folder = await checkout(ctx, framework, commit)
+    return Command(rendered, folder, environment(spec))
+
+
+def environment(framework: JSON) -> JSON:
+    """What a framework's commands see beside the everyday variables, as arguments of ``Context.command``.
+
+    Bytecode written into a checkout would make it look changed; an installed package starts slowly without it.
+    """
+    clean = {"PYTHONDONTWRITEBYTECODE": "1"} if framework.get("checkout") else {}
+    return {**clean, **(framework.get("env") or {}), "secrets": tuple(framework.get("env_from") or ())}
+
+
+def _help(ctx: Context, framework: str) -> Help:
+    """What the target environment's help said at intake."""
+    return parse_help(ctx.artifacts.read(ctx.c.probes[framework]["help"]["sha256"]).decode(errors="replace"))
 
 
 @dataclass(slots=True)
@@ -60,13 +86,18 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def model(self) -> str:
+        """The model's name in requests."""
+        return FRAMEWORKS[self.kind].served_model(self.ctx.spec["model"])
+
     @classmethod
     async def start(cls, ctx: Context, kind: str, command: Command, name: str = "server") -> Server:
         """Start it, or find the one that an earlier entry started."""
         port = await _port(ctx, name)
         argv = tuple(part.replace(PORT, str(port)) for part in command.argv)
         lifetime = ctx.spec["budget"]["job_s"]
-        spec = ctx.command(argv, timeout_s=lifetime, cwd=str(command.cwd), PYTHONDONTWRITEBYTECODE="1")
+        spec = ctx.command(argv, timeout_s=lifetime, cwd=str(command.cwd), **command.environment)
         await ctx.start(name, spec)
         return cls(ctx, kind, command, port, name)
 
@@ -85,11 +116,23 @@ class Server:
                 await self.check(status)
                 now = self.ctx.journal.clock()
                 elapsed = (now - (status.started_ns or now)) / 1e9
-                if await _healthy(session, f"{self.url}/health"):
+                if await _healthy(session, self.url + FRAMEWORKS[self.kind].ready_path):
                     return elapsed
                 if elapsed > limit:
                     raise ServerFailed("timeout", f"not ready after {limit:g} s: {await self.ctx.tail(self.name)}")
                 await asyncio.sleep(POLL_S)
+
+    async def metrics(self) -> str:
+        """What it tells of itself in the Prometheus format; empty when it does not."""
+        timeout = aiohttp.ClientTimeout(total=10)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(self.url + FRAMEWORKS[self.kind].metrics_path) as response,
+            ):
+                return await response.text() if response.status == 200 else ""
+        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
+            return ""
 
     async def was_stopped(self) -> bool:
         """Whether we ended it, and it did not end by itself."""
@@ -104,12 +147,13 @@ class Server:
         if status.phase == "exited":
             if status.reason == "stopped":
                 raise RunLost(f"{run} was stopped before everything was measured")
-            log = (await self.ctx.output(self.name, "stderr.log")).decode(errors="replace")
+            log = (await self._log()).decode(errors="replace")
             if PORT_TAKEN in log.lower():
                 raise RunLost(f"port {self.port} was taken by another program before {run} could listen")
             end = status.message or f"exit code {status.exit_code}, signal {status.signal}"
-            kind = FRAMEWORKS[self.kind].failure_status(log)
-            raise ServerFailed(kind, f"server ended: {end}: {await self.ctx.tail(self.name)}"[:2000])
+            failure = FRAMEWORKS[self.kind].failure(log)
+            why = failure.line or await self.ctx.tail(self.name)
+            raise ServerFailed(failure.status, f"server ended: {end}: {why}"[:2000])
 
     async def while_running(self, name: str) -> RunStatus:
         """Wait for another run of this attempt, but no longer than the server lives."""
@@ -129,8 +173,11 @@ class Server:
     async def stop(self) -> JSON:
         """End it; return its log as an artifact."""
         await self.ctx.stop(self.name)
-        log = await self.ctx.output(self.name, "stderr.log")
-        return await self.ctx.keep(log, f"logs/{self.ctx.job}.log")
+        return await self.ctx.keep(await self._log(), f"logs/{self.ctx.job}.log")
+
+    async def _log(self) -> bytes:
+        """Everything it printed: some log to stdout, some to stderr."""
+        return await self.ctx.output(self.name) + await self.ctx.output(self.name, "stderr.log")
 
 
 async def _port(ctx: Context, name: str) -> int:

@@ -18,8 +18,13 @@ from sotad.daemon.journal import to_the_end
 async def checkout(ctx: Context, framework: str, commit: str) -> Path:
     """A worktree of the framework's repository that holds a commit and nothing else.
 
-    An attempt that has started a process keeps the folder as it is: something may be running in it.
+    An attempt that has started a process keeps the folder as it is: something may be running in it. A framework
+    without a checkout is an installed package, and runs in an empty folder.
     """
+    if ctx.spec["frameworks"][framework].get("checkout") is None:
+        folder = _folder(ctx, framework)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
     folder = _folder(ctx, f"{framework}-{commit[:12]}")
     if not (ctx.begun and folder.exists()) and not await _holds(folder, commit):
         await _make(_repo(ctx, framework), folder, "--detach", str(folder), commit)

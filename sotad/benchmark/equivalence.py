@@ -5,20 +5,17 @@ own, and keeps every answer in full; `compare` judges two such outputs. Exit cod
 """
 
 import sys
-import time
 from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
-import orjson
 from pydantic import Field
 
 from sotad.benchmark import workload
 from sotad.benchmark.workload import Scenario
-from sotad.loadgen.client import CANCELLED, Exchange, open_session
 from sotad.loadgen.program import Outcome, run
-from sotad.loadgen.report import request_record
-from sotad.loadgen.run import send_all
+from sotad.loadgen.requests import bodies, on_the_wire, scenario_tokenizer
+from sotad.loadgen.run import plan_for, send_plan, slots_of
 from sotad.loadgen.spec import Target
 
 FORMAT = "sotad.equivalence/1"
@@ -39,17 +36,16 @@ class EquivalenceSpec(Target):
 async def ask(spec: EquivalenceSpec) -> Outcome:
     """Every answer in full, and whether the process was told to stop before the last."""
     extra = {"return_token_ids": True} if spec.token_ids else {}
-    prompts = workload.prompts(spec.scenario)
-    bodies = [orjson.dumps(spec.body(prompt, spec.scenario.output_len) | extra) for prompt in prompts]
-    exchanges = [Exchange(time.perf_counter_ns()) for _ in bodies]
-    async with open_session(spec) as session:
-        whole = await send_all(session, spec.url, bodies, exchanges, spec.max_concurrency)
-    for exchange in exchanges:
-        exchange.failure = exchange.failure or (None if exchange.sent_ns else CANCELLED)
-    answers = [request_record(i, each, each.due_ns, None) for i, each in enumerate(exchanges)]
-    digest = workload.digest(spec.scenario)
-    output = {"format": FORMAT, "spec": spec.model_dump(), "workload_digest": digest, "requests": answers}
-    return {**output, "interrupted": not whole}, not whole
+    made = workload.requests(spec.scenario)
+    asked = bodies(spec, made, scenario_tokenizer(spec.scenario), extra)
+    plan = plan_for(spec, on_the_wire(spec, asked), [None] * len(asked), slots_of(spec.max_concurrency, len(asked), 1))
+    try:
+        sent = await send_plan(plan)
+    finally:
+        plan.close()
+    digest = workload.digest_of(spec.scenario, made)
+    output = {"format": FORMAT, "spec": spec.model_dump(mode="json"), "workload_digest": digest}
+    return {**output, "requests": sent.records, "interrupted": sent.interrupted}, sent.interrupted
 
 
 def compare(reference: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, Any]:

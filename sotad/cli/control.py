@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sotad.cli import doctor, history, ledgers, report, status, steer, watch
+from sotad.cli import bench, doctor, history, ledgers, report, status, steer, watch
 from sotad.cli.entry import Parser
 from sotad.cli.entry import main as enter
 from sotad.cli.options import add_dir
@@ -16,6 +16,8 @@ examples:
   sotactl status                       every campaign in one line
   sotactl watch demo                   follow one until it is closed
   sotactl why 57                       why event 57 was decided so
+  sotactl bench run http://HOST:PORT   measure any OpenAI-compatible endpoint
+  sotactl bench compare rows.jsonl     who is ahead, under which conditions
   sotactl ledger verify DIR            prove that nothing was altered and no gate was skipped
 
 exit status: 0 fine, 1 the answer is no, 2 bad usage or input, 3 no daemon, 4 a bug
@@ -27,7 +29,7 @@ def parser() -> Parser:
     top = Parser(prog="sotactl", description="Look at campaigns and steer them.", epilog=EPILOG)
     add_dir(top)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for group in (steer, status, watch, history, ledgers, report, doctor):
+    for group in (steer, status, watch, history, ledgers, report, bench, doctor):
         group.add(commands)
     return top
 

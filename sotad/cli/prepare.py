@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sotad.cli.options import places, subcommand
 from sotad.cli.output import emit_json, say
-from sotad.errors import BadConfig, BadInput
+from sotad.errors import BadInput
+
+if TYPE_CHECKING:
+    from sotad.config.validation import Report
 
 EXAMPLE = "example-campaign.yaml"
 
@@ -21,8 +26,12 @@ def add(commands: Any) -> None:
     init.add_argument("where", metavar="DIR", nargs="?", help="default: the state directory")
     init.set_defaults(run=_init)
     what = "check campaign files; one line per mistake"
-    validate = subcommand(commands, "validate", what, "  sotad validate campaigns/*.yaml")
-    validate.add_argument("configs", metavar="CONFIG", nargs="+", type=Path)
+    examples = "  sotad validate campaigns/\n  sotad validate --help-dir help/ --print-commands campaign.yaml"
+    validate = subcommand(commands, "validate", what, examples)
+    validate.add_argument("configs", metavar="CONFIG", nargs="+", type=Path, help="a file, or a folder of *.yaml")
+    saved = "folder of the servers' saved help texts (*.txt): flag names and choices are checked against them"
+    validate.add_argument("--help-dir", metavar="DIR", type=Path, help=saved)
+    validate.add_argument("--print-commands", action="store_true", help="print every candidate's launch command")
     validate.set_defaults(run=_validate)
 
 
@@ -48,22 +57,48 @@ def _init(args: argparse.Namespace) -> int:
 
 def _validate(args: argparse.Namespace) -> int:
     """All files are checked, and all their mistakes told, before the status says no."""
-    problems = {str(path): _problems(path) for path in args.configs}
+    from sotad.config.validation import validate
+
+    reports = {str(path): validate(path, args.help_dir) for path in _files(args.configs)}
     if args.json:
-        emit_json({"ok": not any(problems.values()), "problems": problems})
-    for path, found in problems.items():
-        for line in found:
+        emit_json(_as_json(reports, args.print_commands))
+    for path, report in reports.items():
+        for line in report.errors:
             say(line)
-        if not found and not args.json:
-            print(f"{path}: fine")
-    return 2 if any(problems.values()) else 0
+        for line in report.warnings:
+            say(f"warning: {line}")
+        if not args.json:
+            _print(path, report, args.print_commands)
+    return 2 if any(report.errors for report in reports.values()) else 0
 
 
-def _problems(path: Path) -> list[str]:
-    from sotad.config import load_campaign
+def _files(given: Sequence[Path]) -> list[Path]:
+    """The named files, and every YAML file below the named folders."""
+    files: list[Path] = []
+    for path in given:
+        found = sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
+        if not found:
+            raise BadInput(f"{path}: no *.yaml or *.yml below this folder", "name a campaign file")
+        files += found
+    return list(dict.fromkeys(files))
 
-    try:
-        load_campaign(path)
-    except BadConfig as error:
-        return error.problems
-    return []
+
+def _as_json(reports: Mapping[str, Report], with_commands: bool) -> dict[str, Any]:
+    shown = {
+        "ok": not any(report.errors for report in reports.values()),
+        "problems": {path: report.errors for path, report in reports.items()},
+        "warnings": {path: report.warnings for path, report in reports.items()},
+    }
+    if with_commands:
+        shown["commands"] = {path: [found._asdict() for found in report.commands] for path, report in reports.items()}
+    return shown
+
+
+def _print(path: str, report: Report, with_commands: bool) -> None:
+    count = len(report.warnings)
+    if not report.errors:
+        print(f"{path}: fine" + (f", {count} warning{'s' * (count > 1)}" if count else ""))
+    if with_commands:
+        for found in report.commands:
+            left_out = f"  # left out: {', '.join(found.dropped)}" if found.dropped else ""
+            print(f"{found.framework} {found.candidate}: {shlex.join(found.argv)}{left_out}")

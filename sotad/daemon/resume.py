@@ -16,8 +16,9 @@ IDENTITY = ("cpu", "cores", "gpus")  # what must be the same for results to be c
 
 async def resume_checks(c: Campaign, host: Host, artifacts: Artifacts) -> list[Check]:
     """Each check with what was expected and found; ``ok`` says whether they agree."""
-    checks = [await _commit(name, found) for name, found in c.workspaces.items()]
-    if c.champion:
+    of_git = {name for name, framework in c.spec["frameworks"].items() if framework.get("checkout")}
+    checks = [await _commit(name, found) for name, found in c.workspaces.items() if name in of_git]
+    if c.champion and c.target in of_git:
         checks.append(await _champion(c))
     if c.host:
         facts = await host.probe()

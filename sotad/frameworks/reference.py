@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from sotad.frameworks.base import PORT, Value, render
+from sotad.frameworks.base import CONDITIONS, HOST, PORT, Call, Framework, Profiler, first
+from sotad.frameworks.facts import Counter, Gauge, Ratio, Reading
+from sotad.frameworks.help import Help
+from sotad.frameworks.logs import Pattern
+from sotad.frameworks.render import Value
 
 
-class Reference:
+class Reference(Framework):
     """``python -m refengine`` in the checkout's root."""
 
     kind = "reference"
+    default_command = ("python3", "-m", "refengine")
+    module = ("-m", "refengine")
+    help_hints = ("refengine", "help")
+    owned: ClassVar[Mapping[str, str]] = {
+        "host": "",
+        "port": "",
+        "model_name": "served_name",
+        "max_model_len": "max_context",
+    }
+    known = ("threads", "prefill_chunk", "max_batch_size", "kv_tokens", "schedule_policy", "block_size", "profile_dir")
+    patterns = (Pattern("oom", r"KV cache of \d+ tokens cannot hold|--kv-tokens"),)
+    readings: ClassVar[Mapping[str, Reading]] = {
+        "running": Gauge("refengine:num_requests_running"),
+        "waiting": Gauge("refengine:num_requests_waiting"),
+        "kv_cache_utilization": Gauge("refengine:kv_cache_usage_ratio", max),
+        "prefix_cache_hit_rate": Ratio("refengine:prefix_cache_hits_total", "refengine:prefix_cache_queries_total"),
+        "prompt_tokens": Counter("refengine:prompt_tokens_total"),
+        "generation_tokens": Counter("refengine:generation_tokens_total"),
+    }
 
-    def help_command(self, python: str) -> tuple[str, ...]:
-        return (python, "-m", "refengine", "--help")
+    def version_command(self, command: Sequence[str]) -> list[str]:
+        return [*command, "--version"]
 
-    def version_command(self, python: str) -> tuple[str, ...]:
-        return (python, "-m", "refengine", "--version")
+    def head(self, model: Mapping[str, Any]) -> list[str]:
+        longest = ["--max-model-len", str(model["max_context"])] if model.get("max_context") else []
+        return ["--host", HOST, "--port", PORT, "--model-name", self.served_model(model), *longest]
 
-    def launch_command(self, python: str, model: Mapping[str, Any], flags: Mapping[str, Value]) -> list[str]:
-        head = [python, "-m", "refengine", "--host", "127.0.0.1", "--port", PORT]
-        return [
-            *head,
-            "--model-name",
-            self.served_model(model),
-            "--max-model-len",
-            str(model["max_context"]),
-            *render(flags),
-        ]
+    def defaults(self, model: Mapping[str, Any]) -> dict[str, Value]:
+        return {}
 
-    def served_model(self, model: Mapping[str, Any]) -> str:
-        return str(model["id"])
+    def profiler(self, folder: str, help: Help, steps: int | None = None, name: str = "sotad") -> Profiler:
+        body = {} if steps is None else {"num_steps": steps}
+        return Profiler(Call("/start_profile", body), Call("/stop_profile", {}), {"profile-dir": folder}, files="")
 
-    def failure_status(self, log: str) -> str:
-        memory = ("out of memory", "kv cache", "cannot hold", "--kv-tokens")
-        return "oom" if any(sign in log.lower() for sign in memory) else "failed"
-
-    def profile_flags(self, folder: str) -> dict[str, Value]:
-        return {"profile-dir": folder}
+    def conditions(self, flags: Mapping[str, Value], model: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        model = model or {}
+        known = {
+            "tensor_parallel": 1,  # one process, no collectives
+            "pipeline_parallel": 1,
+            "dtype": "float32",  # sotad/refengine/model.py has no other
+            "kv_cache_dtype": "float32",
+            "quantization": "none",
+            "prefix_cache": first(flags, "prefix_cache", default=True),  # sotad/refengine/flags.py
+            "speculative": False,
+            "max_context": first(flags, "max_model_len", default=model.get("max_context")),
+        }
+        return {name: known[name] for name in CONDITIONS}

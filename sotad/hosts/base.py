@@ -140,6 +140,9 @@ class Host(Protocol):
     async def read(self, run_id: str, name: str, offset: int = 0, limit: int = ...) -> bytes:
         """At most `limit` bytes of file `name` of the run, from byte `offset`; empty behind its end."""
 
+    async def processes(self, run_id: str) -> list[int]:
+        """The pids of the run's command and of everything below it; none when it is not running."""
+
     async def list_runs(self, prefix: str = "") -> list[str]:
         """The ids, sorted, of the runs that were ever asked for and begin with `prefix`."""
 

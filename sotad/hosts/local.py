@@ -88,6 +88,13 @@ class LocalHost:
         """
         return await asyncio.to_thread(self._read, run_id, name, offset, limit)
 
+    async def processes(self, run_id: str) -> list[int]:
+        """The pids of the run's command and of everything below it; none when it is not running."""
+        state = await asyncio.to_thread(shim.status, self._directory(run_id))
+        if state["phase"] != "running":
+            return []
+        return [process.pid for process in await asyncio.to_thread(shim.descendants, state["shim_pid"])]
+
     async def list_runs(self, prefix: str = "") -> list[str]:
         """The ids, sorted, of the runs that were ever asked for and begin with `prefix`."""
         runs = await asyncio.to_thread(lambda: list(self._runs()))

@@ -1,20 +1,19 @@
 """`python -m sotad.loadgen SPEC.json OUT.json`
 
-Exits with 0 when the requests were sent, whatever came back; 2 when the specification or the place for
-the output is no good; 143 when it was told to stop, with what it had in OUT.json.
+Exits with 0 when the requests were sent, whatever came back; 2 when the specification, the workload or the
+place for the output is no good; 143 when it was told to stop, with what it had in OUT.json.
 """
 
 import sys
 
 from sotad.loadgen.program import Outcome, run
-from sotad.loadgen.report import report
-from sotad.loadgen.run import measure
+from sotad.loadgen.report import measure
 from sotad.loadgen.spec import LoadSpec
 
 
 async def _load(spec: LoadSpec) -> Outcome:
-    measured = await measure(spec)
-    return report(spec, measured), measured.interrupted
+    report = await measure(spec)
+    return report, report["interrupted"]
 
 
 if __name__ == "__main__":

@@ -9,12 +9,17 @@ from typing import Any, TypeVar
 
 import orjson
 
+from sotad.benchmark.tokens import TokenizerError
+from sotad.benchmark.workload import WorkloadError
+from sotad.loadgen.meter import MeteredLoop
+from sotad.loadgen.run import WorkerDied
 from sotad.loadgen.spec import SpecError, SpecT, read_spec
 from sotad.shim import write_atomically
 
 T = TypeVar("T")
 Outcome = tuple[dict[str, Any], bool]  # the output, and whether the work was cut short
 STOPPED = 128 + signal.SIGTERM
+BAD_INPUT = (SpecError, WorkloadError, TokenizerError)
 
 
 def run(
@@ -32,15 +37,18 @@ def run(
         spec = read_spec(source, kind)
         if not target.parent.is_dir():
             raise SpecError(f"{target}: its directory does not exist; make it first")
-    except SpecError as error:
+        output, interrupted = until_told_to_stop(work(spec))
+    except BAD_INPUT as error:
         print(error, file=sys.stderr)
         return 2
-    output, interrupted = _until_sigterm(work(spec))
+    except WorkerDied as error:
+        print(error, file=sys.stderr)
+        return 1
     write_atomically(target, orjson.dumps(output))
     return STOPPED if interrupted else 0
 
 
-def _until_sigterm(work: Coroutine[object, object, T]) -> T:
+def until_told_to_stop(work: Coroutine[object, object, T]) -> T:
     """The result of `work`, which is cancelled on SIGTERM and SIGINT and then has to end by itself."""
 
     async def main() -> T:
@@ -49,4 +57,5 @@ def _until_sigterm(work: Coroutine[object, object, T]) -> T:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await task
 
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=MeteredLoop) as runner:
+        return runner.run(main())

@@ -1,82 +1,95 @@
-"""Turns a measurement into the JSON that is kept. Pure; runs after the last request has ended."""
+"""The measurement of one specification, from its workload to the JSON that is kept."""
 
-from hashlib import sha256
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sotad.benchmark import workload
-from sotad.loadgen.client import Exchange, Failure
-from sotad.loadgen.run import Measurement
+from sotad.benchmark.arrivals import arrivals, replayed
+from sotad.benchmark.tokens import Tokenizer
+from sotad.benchmark.workload import Request
+from sotad.loadgen.fidelity import fidelity
+from sotad.loadgen.plan import Plan
+from sotad.loadgen.record import Record
+from sotad.loadgen.requests import bodies, on_the_wire, scenario_tokenizer, wanted_tokens
+from sotad.loadgen.run import Sent, not_sent, plan_for, send_plan, slots_of
 from sotad.loadgen.spec import LoadSpec
-from sotad.loadgen.stream import read_reply
 
 FORMAT = "sotad.loadgen/1"
+Watcher = Callable[[Plan], None]
 
 
-def report(spec: LoadSpec, measured: Measurement) -> dict[str, Any]:
-    """Everything that was observed, per request; times in nanoseconds after the first due request.
+async def measure(spec: LoadSpec, watch: Watcher = lambda plan: None) -> dict[str, Any]:
+    """Warm up, send the workload, and report everything that was observed, per request.
 
-    `client` says how well this program kept up: its own delay before sending, and the share of one core
-    that it used. Above about 0.9 the client, not the server, may have been measured.
+    Times are in nanoseconds after the first due request. `watch` is given the plan of the measured requests
+    before they are sent, for `sotad.loadgen.plan.progress`.
+
+    Raises:
+        SpecError, WorkloadError, TokenizerError: it cannot be sent as asked.
+        WorkerDied: a process of the load generator did.
     """
-    requests = [
-        request_record(index, exchange, measured.begin_ns, spec.scenario.output_len)
-        for index, exchange in enumerate(measured.exchanges)
-    ]
-    duration_s = max((each["ended_ns"] or 0 for each in requests), default=0) / 1e9
+    made = workload.requests(spec.scenario)
+    tokenizer = scenario_tokenizer(spec.scenario)
+    plan = _plan(spec, made, tokenizer, _due(spec, made))
+    try:
+        warm = await _warm_up(spec, tokenizer)
+        watch(plan)
+        sent = not_sent(plan) if warm.interrupted else await send_plan(plan)
+    finally:
+        plan.close()
+    _complete(sent.records, made, tokenizer)
     return {
         "format": FORMAT,
-        "spec": spec.model_dump(),
-        "workload_digest": workload.digest(spec.scenario),
-        "started_at_ns": measured.started_at_ns,
-        "duration_s": duration_s,
-        "interrupted": measured.interrupted,
-        "warmup": _warmup(measured.warmup),
-        "client": _fidelity(measured, duration_s),
-        "requests": requests,
+        "spec": spec.model_dump(mode="json"),
+        "workload_digest": workload.digest_of(spec.scenario, made),
+        "started_at_ns": sent.began_at_ns,
+        "begin_ns": sent.begin_ns,
+        "duration_s": max((each["ended_ns"] or 0 for each in sent.records), default=0) / 1e9,
+        "interrupted": sent.interrupted,
+        "warmup": {"requests": len(warm.records), "failed": sum(bool(each["error"]) for each in warm.records)},
+        "client": fidelity(sent.records, sent.efforts, paced=spec.arrives != "closed"),
+        "requests": sent.records,
     }
 
 
-def request_record(index: int, exchange: Exchange, begin_ns: int, output_len: int | None) -> dict[str, Any]:
-    """One request; `output_len` is the length that counts as complete, None where any does."""
-    reply = read_reply(exchange.arrivals)
-    failure = exchange.failure or reply.failure or _short(reply.output_tokens, output_len)
-    times = [when - begin_ns for when in reply.token_ns]
-    return {
-        "index": index,
-        "due_ns": exchange.due_ns - begin_ns,
-        "planned_ns": exchange.planned_ns - begin_ns if exchange.planned_ns else None,
-        "sent_ns": exchange.sent_ns - begin_ns if exchange.sent_ns else None,
-        "first_token_ns": times[0] if times else None,
-        "last_token_ns": times[-1] if times else None,
-        "ended_ns": exchange.ended_ns - begin_ns if exchange.ended_ns else None,
-        "chunk_ns": times,
-        "prompt_tokens": reply.prompt_tokens,
-        "output_tokens": reply.output_tokens,
-        "tokens_source": "usage" if reply.output_tokens is not None else None,
-        "streamed_tokens": reply.streamed_tokens,
-        "finish_reason": reply.finish_reason,
-        "text": reply.text,
-        "text_sha256": sha256(reply.text.encode("utf-8", "surrogatepass")).hexdigest() if times else None,
-        "http_status": exchange.http_status,
-        "error": {"kind": failure.kind, "detail": failure.detail} if failure else None,
-    }
+def _plan(spec: LoadSpec, made: Sequence[Request], tokenizer: Tokenizer | None, due_s: list[float]) -> Plan:
+    asked = bodies(spec, made, tokenizer)
+    slots = slots_of(spec.max_concurrency, len(made), spec.processes)
+    counter = str(spec.scenario.tokenizer) if spec.scenario.tokenizer else None
+    return plan_for(spec, on_the_wire(spec, asked), wanted_tokens(asked), slots, due_s, counter)
 
 
-def _short(output_tokens: int | None, wanted: int | None) -> Failure | None:
-    if wanted is None or output_tokens == wanted:
-        return None
-    return Failure("short_output", f"{output_tokens} tokens instead of {wanted}")
+def _due(spec: LoadSpec, made: Sequence[Request]) -> list[float]:
+    if spec.arrives == "trace":
+        return replayed([each.at_s or 0.0 for each in made], spec.time_scale)
+    return arrivals(len(made), spec.request_rate, spec.scenario.seed, spec.arrives, spec.burstiness)
 
 
-def _warmup(exchanges: list[Exchange]) -> dict[str, Any]:
-    kinds = [exchange.failure or read_reply(exchange.arrivals).failure for exchange in exchanges]
-    return {"requests": len(exchanges), "failed": sum(kind is not None for kind in kinds)}
+async def _warm_up(spec: LoadSpec, tokenizer: Tokenizer | None) -> Sent:
+    """Requests of the same shape that are not measured, sent by this process as fast as the slots allow."""
+    if not spec.warmup_requests:
+        return Sent(0, 0, [])
+    rehearsal = spec.scenario.model_copy(update={"num_prompts": spec.warmup_requests})
+    asked = bodies(spec, workload.requests(rehearsal, "warmup"), tokenizer)
+    slots = slots_of(spec.max_concurrency, len(asked), 1)
+    plan = plan_for(spec, on_the_wire(spec, asked), [None] * len(asked), slots)
+    try:
+        return await send_plan(plan)
+    finally:
+        plan.close()
 
 
-def _fidelity(measured: Measurement, duration_s: float) -> dict[str, Any]:
-    late = sorted(each.sent_ns - each.planned_ns for each in measured.exchanges if each.sent_ns)
-    return {
-        "late_ms_p50": late[len(late) // 2] / 1e6 if late else None,
-        "late_ms_max": late[-1] / 1e6 if late else None,
-        "cpu_share": measured.cpu_s / duration_s if duration_s else None,
-    }
+def _complete(records: Sequence[Record], made: Sequence[Request], tokenizer: Tokenizer | None) -> None:
+    """What only the workload knows: a row's metadata, and prompt tokens where the server counted none."""
+    for record, request in zip(records, made, strict=True):
+        if request.metadata:
+            record["metadata"] = dict(request.metadata)
+        if record["tokens_source"] == "tokenizer":
+            record["prompt_tokens"] = _prompt_tokens(request, tokenizer)
+
+
+def _prompt_tokens(request: Request, tokenizer: Tokenizer | None) -> int | None:
+    """The prompt's length; None for chat messages, whose template only the server knows."""
+    if isinstance(request.prompt, str):
+        return len(tokenizer.ids(request.prompt)) if tokenizer else None
+    return len(request.prompt) if isinstance(request.prompt[0], int) else None

@@ -1,81 +1,184 @@
-"""Sends a whole workload: warm-up, then the measured requests, at most so many at a time."""
+"""Sends a plan, by this process or by several, and gathers what they saw."""
 
 import asyncio
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import contextlib
+import os
+import resource
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter_ns, time_ns
+from typing import Any
 
-import aiohttp
 import orjson
 
-from sotad.benchmark import workload
-from sotad.loadgen.client import CANCELLED, Exchange, open_session, send
-from sotad.loadgen.spec import LoadSpec
+from sotad.loadgen.exchange import CANCELLED, Exchange
+from sotad.loadgen.plan import Plan, make_plan
+from sotad.loadgen.record import Record, request_record
+from sotad.loadgen.sender import Sender
+from sotad.loadgen.spec import Target
+from sotad.loadgen.wire import Patience
+from sotad.loadgen.worker import share_result
+
+STREAMS_EACH = 128  # concurrent streams that deserve a process of their own
+MOST_PROCESSES = 16
+HEAD_START_NS = 50_000_000  # between the word to begin and the beginning
+
+
+class WorkerDied(RuntimeError):
+    """A process of the load generator ended without a result; its stderr has the reason."""
 
 
 @dataclass
-class Measurement:
-    """What one run brought; `started_at_ns` is UTC, `begin_ns` the same moment as `time.perf_counter_ns`."""
+class Sent:
+    """What one batch of requests brought. Records have their times from the beginning on, in ns.
 
-    started_at_ns: int
+    `began_at_ns` is that moment in UTC, `begin_ns` as `time.perf_counter_ns` of this machine.
+    """
+
+    began_at_ns: int
     begin_ns: int
-    exchanges: list[Exchange]
-    warmup: list[Exchange]
-    cpu_s: float
-    interrupted: bool
+    records: list[Record]
+    efforts: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
 
 
-async def measure(spec: LoadSpec) -> Measurement:
-    """Every request was sent; or the calling task was cancelled, and the rest count as cancelled."""
-    scenario = spec.scenario
-    rehearsal = scenario.model_copy(update={"num_prompts": spec.warmup_requests})
-    warm_bodies = _bodies(spec, workload.prompts(rehearsal, "warmup"))
-    bodies = _bodies(spec, workload.prompts(scenario))
-    due = workload.arrivals(len(bodies), spec.request_rate, scenario.seed)
-    async with open_session(spec) as session:
-        warmup = _exchanges([0.0] * len(warm_bodies))
-        whole = await send_all(session, spec.url, warm_bodies, warmup, spec.max_concurrency)
-        started_at, cpu, exchanges = time.time_ns(), time.process_time(), _exchanges(due)
-        begin = exchanges[0].due_ns
-        if whole:
-            whole = await send_all(session, spec.url, bodies, exchanges, spec.max_concurrency)
-    for exchange in exchanges:
-        if not exchange.sent_ns:
-            exchange.failure = CANCELLED
-    return Measurement(started_at, begin, exchanges, warmup, time.process_time() - cpu, not whole)
+def slots_of(at_once: int | None, count: int, processes: int | None = None) -> list[int]:
+    """How many requests each process may have under way; as many processes as cores and streams call for."""
+    streams = min(at_once or count, count)
+    most = max(1, min(len(os.sched_getaffinity(0)) // 2, MOST_PROCESSES))
+    number = min(processes or min(-(-streams // STREAMS_EACH), most), max(1, streams))
+    return [streams // number + (share < streams % number) for share in range(number)]
 
 
-async def send_all(
-    session: aiohttp.ClientSession,
-    url: str,
-    bodies: Sequence[bytes],
-    exchanges: Sequence[Exchange],
-    at_once: int,
-) -> bool:
-    """Fills in the exchanges in order, `at_once` at a time; False when the calling task was cancelled."""
-    queue = iter(zip(bodies, exchanges, strict=True))
-    workers = [asyncio.create_task(_work(session, url, queue)) for _ in range(min(at_once, len(bodies)))]
+def plan_for(
+    target: Target,
+    requests: Sequence[bytes],
+    wanted: Sequence[int | None],
+    slots: Sequence[int],
+    due_s: Sequence[float] | None = None,
+    tokenizer: str | None = None,
+) -> Plan:
+    """The plan of sending these; without `due_s` all are due at once."""
+    due_ns = [round(moment * 1e9) for moment in due_s] if due_s is not None else [0] * len(requests)
+    patience = Patience(target.timeout_s, target.stall_s)
+    return make_plan(target.base_url, patience, requests, due_ns, wanted, slots, tokenizer)
+
+
+async def send_plan(plan: Plan) -> Sent:
+    """Every request was sent; or the calling task was cancelled, and the rest count as cancelled.
+
+    Raises:
+        WorkerDied: a process of a run with several did.
+    """
+    raise_file_limit()
+    crew = _Alone(plan) if len(plan.slots) == 1 else _Crew(plan)
+    work = asyncio.create_task(crew.work())
     try:
-        await asyncio.gather(*workers)
+        sent = await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.gather(*workers, return_exceptions=True)
-        return False
-    return True
+        crew.stop()
+        sent = await work
+        sent.interrupted = True
+    return _completed(sent, plan)
 
 
-async def _work(session: aiohttp.ClientSession, url: str, queue: Iterator[tuple[bytes, Exchange]]) -> None:
-    for body, exchange in queue:
-        exchange.planned_ns = max(time.perf_counter_ns(), exchange.due_ns)
-        ahead_ns = exchange.due_ns - time.perf_counter_ns()
-        if ahead_ns > 0:
-            await asyncio.sleep(ahead_ns / 1e9)
-        await send(session, url, body, exchange)
+def not_sent(plan: Plan) -> Sent:
+    """What a plan brings that was given up before it began."""
+    return _completed(Sent(time_ns(), perf_counter_ns(), [], interrupted=True), plan)
 
 
-def _bodies(spec: LoadSpec, prompts: list[list[int]]) -> list[bytes]:
-    return [orjson.dumps(spec.body(prompt, spec.scenario.output_len)) for prompt in prompts]
+def _completed(sent: Sent, plan: Plan) -> Sent:
+    """With a record for every request, in order: nobody took those that are missing."""
+    known = {record["index"] for record in sent.records}
+    unsent = (Exchange(index, due, failure=CANCELLED) for index, due in enumerate(plan.due_ns) if index not in known)
+    sent.records += [request_record(exchange, 0) for exchange in unsent]
+    sent.records.sort(key=lambda record: int(record["index"]))
+    return sent
 
 
-def _exchanges(due: list[float]) -> list[Exchange]:
-    begin = time.perf_counter_ns()
-    return [Exchange(begin + round(offset * 1e9)) for offset in due]
+def raise_file_limit() -> None:
+    """Allow this process and its children as many open files as the system lets them have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Alone:
+    """This process sends everything."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._sender = plan, Sender(plan, 0)
+
+    async def work(self) -> Sent:
+        await self._sender.prepare()
+        began_at, begin = time_ns(), perf_counter_ns()
+        effort = await self._sender.run(begin)
+        result = share_result(self._plan, self._sender.sent, effort, begin)
+        return Sent(began_at, begin, result["records"], [result["effort"]])
+
+    def stop(self) -> None:
+        self._sender.stop()
+
+
+class _Crew:
+    """Several processes send, all from the same moment on; their clock is the system's monotonic one."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._stopped = plan, False
+        self._workers: list[Process] = []
+
+    async def work(self) -> Sent:
+        try:
+            for share in range(len(self._plan.slots)):
+                self._workers.append(await _start_worker(self._plan, share))
+            for worker in self._workers:
+                await _stdout(worker).readline()  # ready; or nothing, when it died: then its answer shows
+            began_at, begin = time_ns() + HEAD_START_NS, perf_counter_ns() + HEAD_START_NS
+            for worker in self._workers:
+                _tell(worker, b"%d\n" % begin)
+            results = await asyncio.gather(*(self._result(worker) for worker in self._workers))
+        finally:
+            await self._end()
+        records = [record for result in results for record in result["records"]]
+        return Sent(began_at, begin, records, [result["effort"] for result in results if result["effort"]])
+
+    def stop(self) -> None:
+        self._stopped = True
+        for worker in self._workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.terminate()
+
+    async def _result(self, worker: Process) -> dict[str, Any]:
+        answer = await _stdout(worker).read()
+        if answer:
+            result: dict[str, Any] = orjson.loads(answer)
+            return result
+        if self._stopped:
+            return {"records": [], "effort": None}
+        raise WorkerDied(f"a process of the load generator ended with {await worker.wait()}; see its messages above")
+
+    async def _end(self) -> None:
+        """No worker outlives the run."""
+        for worker in self._workers:
+            if worker.stdin is not None:
+                worker.stdin.close()
+        await asyncio.gather(*(worker.wait() for worker in self._workers))
+
+
+async def _start_worker(plan: Plan, share: int) -> Process:
+    argv = (sys.executable, "-m", "sotad.loadgen.worker")
+    worker = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, pass_fds=plan.descriptors)
+    _tell(worker, orjson.dumps({"plan": plan.as_json(), "share": share}) + b"\n")
+    return worker
+
+
+def _tell(worker: Process, line: bytes) -> None:
+    assert worker.stdin is not None
+    worker.stdin.write(line)
+
+
+def _stdout(worker: Process) -> asyncio.StreamReader:
+    assert worker.stdout is not None
+    return worker.stdout

@@ -1,11 +1,13 @@
 """What the load generator is asked to do."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sotad.benchmark.arrivals import Arrival
 from sotad.benchmark.workload import Scenario
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
@@ -18,47 +20,71 @@ class SpecError(ValueError):
 class Target(BaseModel):
     """The server to talk to, and how patient to be with one request.
 
-    A request fails after `timeout_s` seconds in all, or `stall_s` seconds without a byte.
+    A request fails after `timeout_s` seconds in all, or `stall_s` seconds without a byte. `api_key_env` names
+    the environment variable with the key; the key itself is never written down.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base_url: str = Field(pattern=r"^https?://\S+$")
+    base_url: str = Field(pattern=r"^https?://[^\s/]+\S*$")
     endpoint: str = Field(default="/v1/completions", pattern=r"^/\S*$")
     model: str = Field(min_length=1)
     extra_body: dict[str, Any] = Field(default_factory=dict)
     timeout_s: float = Field(default=600.0, gt=0)
     stall_s: float = Field(default=120.0, gt=0)
+    api_key_env: str | None = None
 
     @property
-    def url(self) -> str:
-        return self.base_url.rstrip("/") + self.endpoint
+    def is_chat(self) -> bool:
+        return self.endpoint.rstrip("/").endswith("/chat/completions")
 
-    def body(self, prompt: list[int], output_len: int) -> dict[str, Any]:
-        """The request: greedy, of exact length, streamed, with the server's own count at the end."""
-        return {
-            "model": self.model,
-            "prompt": prompt,
-            "max_tokens": output_len,
-            "temperature": 0.0,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **self.extra_body,
-        }
+    def headers(self) -> dict[str, str]:
+        """What every request carries besides its length.
+
+        Raises:
+            SpecError: the variable with the API key is not set.
+        """
+        if self.api_key_env is None:
+            return {}
+        key = os.environ.get(self.api_key_env)
+        if not key:
+            raise SpecError(f"api_key_env: the environment has no {self.api_key_env}; export it first")
+        return {"Authorization": f"Bearer {key}"}
 
 
 class LoadSpec(Target):
     """One measurement: which requests, how many at a time, and how they arrive.
 
     Without `request_rate` (requests per second) every request is due at once; `max_concurrency` bounds how
-    many are under way in either case.
+    many are under way in either case, null not at all. `arrival`, `burstiness`: see
+    `sotad.benchmark.arrivals`. `time_scale` multiplies a trace's gaps. `processes` send, by default as many as
+    the cores and the concurrency call for.
     """
 
     scenario: Scenario
     request_rate: float | None = Field(default=None, gt=0)
-    max_concurrency: int = Field(ge=1)
+    arrival: Arrival | None = None
+    burstiness: float = Field(default=1.0, gt=0)
+    time_scale: float = Field(default=1.0, gt=0)
+    max_concurrency: int | None = Field(ge=1)
     warmup_requests: int = Field(default=0, ge=0)
+    processes: int | None = Field(default=None, ge=1, le=256)
+
+    @model_validator(mode="after")
+    def _check_arrival(self) -> "LoadSpec":
+        paced = self.arrival in ("poisson", "gamma", "constant")
+        if paced and self.request_rate is None:
+            raise ValueError(f"arrival {self.arrival} needs a request_rate")
+        if self.arrival in ("closed", "trace") and self.request_rate is not None:
+            raise ValueError(f"arrival {self.arrival} takes no request_rate")
+        if self.arrival == "trace" and self.scenario.kind != "trace":
+            raise ValueError("arrival trace needs a scenario of kind trace")
+        return self
+
+    @property
+    def arrives(self) -> Arrival:
+        """How requests arrive, when `arrival` leaves it open too."""
+        return self.arrival or ("closed" if self.request_rate is None else "poisson")
 
 
 def read_spec(path: Path, kind: type[SpecT]) -> SpecT:

@@ -169,7 +169,7 @@ def _bars(bars: Sequence[Bar], axis: str) -> str:
         if bar.value:
             graph.add(ziaplot.BarsHoriz([-bar.place], [bar.value], width=0.7).color(bar.color))
         graph.add(ziaplot.Text(bar.value + 0.01 * longest, -bar.place, bar.note, valign="center").color(bar.color))
-    return _svg(graph)
+    return svg(graph)
 
 
 def _forest(lines: Sequence[Line], margin: float) -> str:
@@ -185,10 +185,10 @@ def _forest(lines: Sequence[Line], margin: float) -> str:
     reach = [margin, -margin, *(value for line in lines for value in (line.low, line.high, *line.dots))]
     room = 0.08 * (max(reach) - min(reach))
     graph.xrange(min(reach) - room, max(reach) + room)
-    return _svg(graph)
+    return svg(graph)
 
 
-def _svg(graph: Any) -> str:
+def svg(graph: Any) -> str:
     """The chart as an SVG element that can stand in a page beside others: its ids are made its own."""
     root = graph.svgxml()
     own = f"c{zlib.crc32(ElementTree.tostring(root)):x}-"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotad.benchmark.metrics import failed_row, make_row, metrics, percentile
+from sotad.benchmark.metrics import errors_by_kind, failed_row, make_row, metrics, percentile
 
 SLA = {"max_p50_ttft_ms": 100.0, "max_p50_tpot_ms": 20.0, "min_success_rate": 0.99}
 GOOD = {"request_throughput": 4.0, "p50_ttft_ms": 50.0, "p50_tpot_ms": 10.0, "success_rate": 1.0}
@@ -52,6 +52,33 @@ def test_numbers_are_those_of_the_definitions() -> None:
     assert found["p99_ttft_ms"] == pytest.approx(29.8)
     assert (found["p50_tpot_ms"], found["mean_tpot_ms"]) == (5, 5), "one token has no time per further token"
     assert found["p50_e2e_ms"] == pytest.approx(30) and found["mean_e2e_ms"] == pytest.approx((26 + 44 + 30) / 3)
+
+
+def test_goodput_counts_what_met_each_limit_by_itself() -> None:
+    """A request counts when its own TTFT, TPOT and E2E are within the limits; one token has no TPOT to miss."""
+    rows = (request(10, 5, 4), request(200, 5, 4), request(10, 5, 40), request(10, 1, 0))
+    assert metrics(report(*rows), SLA)["goodput"] == 2 / 2.0
+    assert metrics(report(*rows), {**SLA, "max_p50_e2e_ms": 20.0})["goodput"] == 1 / 2.0
+    assert "goodput" not in metrics(report(*rows), {"min_success_rate": 1.0})
+
+
+def test_gaps_are_taken_within_each_stream() -> None:
+    """ITL is the time between two pieces of one stream, never between two streams."""
+    one = request(1, 3, 1, chunk_ns=[1 * MS, 3 * MS, 9 * MS])
+    found = metrics(report(one, request(1, 2, 1, chunk_ns=[100 * MS, 104 * MS])))
+    assert (found["p50_itl_ms"], found["mean_itl_ms"]) == (4.0, 4.0)
+
+
+def test_errors_are_counted_by_kind() -> None:
+    """Every failed request is in the count of its kind."""
+    broken = [request(1, 1, 1, error={"kind": kind, "detail": ""}) for kind in ("stalled", "garbage", "stalled")]
+    assert errors_by_kind(report(request(1, 1, 1), *broken)) == {"stalled": 2, "garbage": 1}
+
+
+def test_prompts_that_nobody_counted_leave_the_total_open() -> None:
+    """Total tokens are None, not too few, when a prompt's length is unknown."""
+    found = metrics(report(request(1, 5, 1), request(1, 5, 1, prompt_tokens=None)))
+    assert found["total_token_throughput"] is None and found["output_token_throughput"] == 5.0
 
 
 def test_what_was_not_measured_is_none() -> None:

@@ -15,7 +15,8 @@ from aiohttp.test_utils import TestServer, unused_port
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sotad.benchmark.workload import Scenario, arrivals, digest, prompts
+from sotad.benchmark.arrivals import arrivals
+from sotad.benchmark.workload import Scenario, digest, prompts
 from sotad.loadgen.stream import read_reply
 
 SCENARIO: dict[str, Any] = {"name": "chat", "num_prompts": 6, "input_len": 12, "output_len": 5, "seed": 3}
@@ -42,6 +43,10 @@ class Engine:
             "busy",
             "html",
             "unfinished",
+            "empty_deltas",
+            "negative_usage",
+            "nan_usage",
+            "endless",
         ):
             app.router.add_post(f"/{name}/v1/completions", getattr(self, name))
         return app
@@ -104,6 +109,33 @@ class Engine:
         response = await self.stream(request, stop_after=1, usage=False)
         await asyncio.sleep(30)
         return response
+
+    async def empty_deltas(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(3):
+            await self.event(response, {"choices": [{"text": "", "finish_reason": None}]})
+        await self.event(response, {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 5}})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def negative_usage(self, request: web.Request) -> web.StreamResponse:
+        response = await self.stream(request, usage=False)
+        await self.event(response, {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": -5}})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def nan_usage(self, request: web.Request) -> web.StreamResponse:
+        response = await self.stream(request, usage=False)
+        await response.write(b'data: {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": NaN}}\n\n')
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def endless(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b": nothing to say\n" * 100_000)
 
     async def busy(self, request: web.Request) -> web.Response:
         return web.Response(status=503, text="no room")
@@ -195,6 +227,9 @@ async def test_rate_spreads_the_requests(tmp_path: Path, server: str) -> None:
         ("html", "garbage"),
         ("error", "server_error"),
         ("busy", "http_status"),
+        ("empty_deltas", "garbage"),
+        ("negative_usage", "garbage"),
+        ("nan_usage", "garbage"),
     ],
 )
 async def test_misbehaviour_has_a_name(tmp_path: Path, server: str, behaviour: str, kind: str) -> None:
@@ -209,6 +244,42 @@ async def test_hanging_server_does_not_hang_the_run(tmp_path: Path, server: str,
     out = await load(tmp_path, f"{server}/hang", max_concurrency=6, **{limit: 0.5})
     assert {request["error"]["kind"] for request in out["requests"]} == {kind}
     assert {request["text"] for request in out["requests"]} == {"t0 "}
+
+
+async def test_reply_without_end_is_cut_off(tmp_path: Path, server: str) -> None:
+    """A server that never stops fails its request at a bound of memory, whatever the patience."""
+    out = await load(tmp_path, f"{server}/endless", scenario={**SCENARIO, "num_prompts": 1})
+    assert out["requests"][0]["error"]["kind"] == "garbage"
+    assert "larger than" in out["requests"][0]["error"]["detail"]
+
+
+async def test_several_processes_share_one_run(tmp_path: Path, server: str, engine: Engine) -> None:
+    """Two processes send each request once, keep the concurrency together, and report on one clock."""
+    out = await load(
+        tmp_path, f"{server}/good", scenario={**SCENARIO, "num_prompts": 20}, max_concurrency=4, processes=2
+    )
+    wanted = prompts(Scenario(**{**SCENARIO, "num_prompts": 20}))
+    assert sorted(body["prompt"] for body in engine.bodies) == sorted(wanted)
+    assert [each["index"] for each in out["requests"]] == list(range(20))
+    assert {each["error"] for each in out["requests"]} == {None} and engine.most_running <= 4
+    assert len(out["client"]["processes"]) == 2
+    assert all(0 <= each["sent_ns"] < each["first_token_ns"] <= out["duration_s"] * 1e9 for each in out["requests"])
+
+
+async def test_unlimited_concurrency_sends_all_at_once(tmp_path: Path, server: str, engine: Engine) -> None:
+    """null is no limit: every request is under way before the first has ended."""
+    engine.pause_s = 0.05
+    await load(tmp_path, f"{server}/good", max_concurrency=None)
+    assert engine.most_running == 6
+
+
+async def test_missing_api_key_is_said_and_nothing_is_sent(tmp_path: Path, server: str, engine: Engine) -> None:
+    """A key that is not in the environment is one line and exit status 2."""
+    spec = {"base_url": server, "model": "m", "scenario": SCENARIO, "max_concurrency": 2}
+    process = await launch(tmp_path, {**spec, "api_key_env": "SOTAD_TEST_NO_SUCH_KEY"})
+    _, said = await process.communicate()
+    assert process.returncode == 2 and b"SOTAD_TEST_NO_SUCH_KEY" in said and said.count(b"\n") == 1
+    assert not engine.bodies
 
 
 async def test_nobody_listening_is_a_connect_error(tmp_path: Path) -> None:
@@ -275,33 +346,3 @@ def test_chunk_boundaries_do_not_matter(cuts: list[int]) -> None:
 def test_any_bytes_are_read_without_a_crash(data: bytes) -> None:
     """Whatever a server sends is a reply with a failure, never an exception."""
     assert read_reply([(1, data)] if data else []).failure is not None
-
-
-def test_workload_is_the_same_for_ever() -> None:
-    """The bytes of a workload are fixed: a changed digest would make old results incomparable."""
-    assert digest(Scenario(**SCENARIO)) == "385cd1dbc2c46fac802daeb225aff5d67ac3e5fbd6a05184941cc371011a4bfb"
-
-
-@given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 40), st.integers())
-def test_lengths_are_exact_and_prefix_is_shared(count: int, length: int, shared: int, seed: int) -> None:
-    """Every prompt has its length, its tokens are in range, and only the prefix is common."""
-    shared = min(shared, length)
-    shape: dict[str, Any] = {
-        "name": "n",
-        "num_prompts": count,
-        "input_len": length,
-        "output_len": 1,
-        "seed": seed,
-    }
-    made = prompts(Scenario(**shape, shared_prefix_len=shared))
-    assert [len(prompt) for prompt in made] == [length] * count
-    assert len({tuple(prompt[:shared]) for prompt in made}) == 1
-    assert all(300 <= token < 30000 for prompt in made for token in prompt)
-
-
-def test_arrivals_have_the_rate() -> None:
-    """Poisson arrivals begin at zero, grow, and keep their mean gap."""
-    due = arrivals(4000, 50.0, seed=1)
-    assert due[0] == 0 and due == sorted(due)
-    assert due[-1] / 3999 == pytest.approx(1 / 50, rel=0.05)
-    assert arrivals(3, None, seed=1) == [0.0] * 3

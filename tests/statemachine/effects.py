@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from random import Random
 
 from script import GAIN, JSON, Outcomes, artifact
@@ -35,6 +35,7 @@ class Effects:
 
     outcomes: Outcomes
     now_ns: int
+    kv_dtypes: Mapping[str, str | None] | None
 
     def __init__(self, seed: int, noise: float, speeds: dict[tuple[str, str], float]) -> None:
         self.speed, self.noise, self.moved = speeds, noise, 0
@@ -125,6 +126,8 @@ class Effects:
         rate = goodput.next_rate(self.c, p["framework"], which["scenario"]) if p["purpose"] == "rate" else None
         row = self.row(speed, 250.0 if outcome == "misses_sla" or (rate or 0.0) > speed else 40.0)
         row["workload"] = {"request_rate": rate}
+        if self.kv_dtypes:
+            row["conditions"] = {"kv_cache_dtype": self.kv_dtypes[p["framework"]], "quantization": None}
         if outcome == "broken_row":
             row["metrics"]["request_throughput"] = 0.0
         yield "benchmark.finished", {**which, "row": row, "raw": artifact("")}

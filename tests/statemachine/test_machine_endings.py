@@ -290,13 +290,10 @@ def test_a_hopeless_framework_is_not_tried_to_the_end() -> None:
 def test_frameworks_of_different_kinds_are_compared_by_what_their_flags_mean() -> None:
     """Other flags are fine; another KV cache type is not; what nobody knows hinders nobody."""
     spec = comparing()
-    for name, kind, dtype in (("ours", "sglang", "auto"), ("rival", "vllm", "fp8"), ("third", "vllm", "auto")):
-        framework = spec["frameworks"][name]
-        framework |= {"kind": kind, "options": {"flags-of": kind}}
-        for candidate in framework["candidates"]:
-            candidate["conditions"] = {"kv_cache_dtype": dtype, "quantization": None}
-    unfair = played(spec=spec)
+    for name, kind in (("ours", "sglang"), ("rival", "vllm"), ("third", "vllm")):
+        spec["frameworks"][name] |= {"kind": kind, "options": {"flags-of": kind}}
+    served = {"ours": "auto", "rival": "fp8", "third": "auto"}
+    unfair = played(spec=spec, kv_dtypes=served)
     assert unfair.c.phase == "blocked" and "kv_cache_dtype differs" in unfair.c.blocked["reason"]
-    for candidate in spec["frameworks"]["rival"]["candidates"]:
-        candidate["conditions"]["kv_cache_dtype"] = "auto"
-    assert played(spec=spec).c.phase == "closed"
+    assert played(spec=spec, kv_dtypes={**served, "rival": "auto"}).c.phase == "closed"
+    assert played(spec=spec, kv_dtypes={**served, "rival": None}).c.phase == "closed"

@@ -1,0 +1,48 @@
+"""What the load generator is told: the frozen scenario of the spec, with one run's seed and rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from statemachine.state import JSON
+
+KEPT = ("name", "num_prompts", "input_len", "output_len", "shared_prefix_len")
+
+
+def shape_of(spec: JSON, name: str) -> JSON:
+    """The scenario of a name."""
+    found: JSON = next(shape for shape in spec["workload"]["scenarios"] if shape["name"] == name)
+    return found
+
+
+def scenario_of(spec: JSON, shape: JSON, seed: int) -> JSON:
+    """The scenario's requests, as ``sotad.benchmark.workload`` makes them."""
+    workload = spec["workload"]
+    found: JSON = {key: shape[key] for key in KEPT} | {"kind": workload["kind"], "seed": seed}
+    if workload.get("dataset"):
+        found["dataset"] = workload["dataset"]
+    if workload.get("token_range"):
+        found["first_token"], found["last_token"] = workload["token_range"]
+    tokenizer = Path(spec["model"].get("tokenizer") or spec["model"]["id"]) / "tokenizer.json"
+    if tokenizer.is_absolute() and tokenizer.exists():
+        found["tokenizer"] = str(tokenizer)
+    return found
+
+
+def load_spec(spec: JSON, base_url: str, model: str, scenario: str, seed: int, rate: float | None = None) -> JSON:
+    """One run; at ``rate`` requests per second instead of the scenario's own pace when it is given."""
+    workload, shape = spec["workload"], shape_of(spec, scenario)
+    pace: JSON = {key: shape.get(key) for key in ("request_rate", "arrival", "max_concurrency")}
+    pace |= {key: shape[key] for key in ("burstiness", "time_scale") if key in shape}
+    if rate is not None:
+        pace = {"request_rate": rate, "arrival": "poisson", "max_concurrency": None}
+    return {
+        "base_url": base_url,
+        "endpoint": workload["endpoint"],
+        "model": model,
+        "extra_body": workload.get("extra_request_body") or {},
+        "scenario": scenario_of(spec, shape, seed),
+        "warmup_requests": workload["warmup_requests"],
+        "timeout_s": workload["request_timeout_s"],
+        **pace,
+    }

@@ -1,0 +1,57 @@
+"""A campaign file as it is written."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from sotad.config.framework import Framework
+from sotad.config.section import Section, Slug
+from sotad.config.sections import (
+    Agent,
+    Budget,
+    Decision,
+    Equivalence,
+    Hardware,
+    Knowledge,
+    Model,
+    Search,
+    Sla,
+)
+from sotad.config.traffic import Workload
+
+
+class CampaignConfig(Section):
+    """One campaign. Goal ``sota`` patches the target until it leads; ``compare`` only measures and decides."""
+
+    campaign: str = Field(pattern=Slug)
+    description: str = ""
+    goal: Literal["sota", "compare"] = "sota"
+    model: Model
+    hardware: Hardware = Hardware()
+    frameworks: dict[str, Framework]
+    excluded: dict[str, str] = Field(default={})
+    workload: Workload
+    sla: Sla
+    search: Search = Search()
+    decision: Decision = Decision()
+    equivalence: Equivalence = Equivalence()
+    implementer: Agent = Agent()
+    reviewer: Agent = Agent()
+    knowledge: Knowledge = Knowledge()
+    budget: Budget = Budget()
+
+    @field_validator("frameworks")
+    @classmethod
+    def _roles(cls, frameworks: dict[str, Framework]) -> dict[str, Framework]:
+        odd = [name for name in frameworks if not re.match(Slug, name)]
+        if odd:
+            raise ValueError(f"names must be lower-case words of letters, digits, '.', '_' and '-': {', '.join(odd)}")
+        roles = [framework.role for framework in frameworks.values() if framework.enabled]
+        if roles.count("target") != 1:
+            raise ValueError("exactly one framework must have role: target")
+        if "competitor" not in roles:
+            raise ValueError("at least one framework must have role: competitor")
+        return frameworks

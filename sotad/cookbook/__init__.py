@@ -1,0 +1,1 @@
+"""Campaigns for well-known models: made from a table of facts, kept under ``configs/cookbook``."""

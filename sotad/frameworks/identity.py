@@ -1,0 +1,17 @@
+"""The command that asks a framework's own interpreter what is installed there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sotad.frameworks.base import Framework
+from sotad.frameworks.interpreter import interpreter
+
+SCRIPT = Path(__file__).with_name("installed.py")
+
+
+def identity_command(driver: Framework, command: Sequence[str]) -> list[str]:
+    """The command that prints the identity of a framework's installed package; empty when it has none to ask."""
+    python = interpreter(command) if command and driver.packages else ""
+    return [python, str(SCRIPT), *driver.packages] if python else []

@@ -1,0 +1,169 @@
+"""Were the GPUs ours alone, and the same, while something was measured? Pure: readings in, reasons in words out.
+
+A power cap alone is no disturbance: a GPU under full load runs into its own limit on every framework alike (an H200
+does in prefill). Being held down by heat or by the power supply, or a limit that somebody changed, is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from sotad.hosts.gpus_reading import Gpu, Reading
+
+THROTTLES = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_power_brake_slowdown")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may differ before a sample is thrown out.
+
+    ``memory_mib``: by how much memory in use may exceed its level before. ``foreign_mib``: a foreign process with
+    less is let be (a display server). ``idle_memory_mib``, ``utilization_pct``: what an idle GPU may show.
+    ``busy_pct``: from which load on clocks are compared. ``throttled_ms``: how long they may have been held down.
+    ``sm_clock_drop_pct``: how far the SM clock may lie below its highest. ``power_cap``: whether that is throttling.
+    """
+
+    memory_mib: int = 500
+    foreign_mib: int = 64
+    idle_memory_mib: int = 2048
+    utilization_pct: int = 10
+    busy_pct: int = 50
+    throttled_ms: int = 50
+    sm_clock_drop_pct: float = 30.0
+    power_cap: bool = False
+
+    @property
+    def throttles(self) -> tuple[str, ...]:
+        """The reasons that count."""
+        return (*THROTTLES, "sw_power_cap") if self.power_cap else THROTTLES
+
+
+_SETTINGS = {
+    "power_limit_w": "power limit (W)",
+    "application_sm_clock_mhz": "SM clock setting (MHz)",
+    "mig": "MIG mode",
+}
+
+
+def occupied(now: Reading, ours: Collection[int] = (), limits: Limits = Limits()) -> list[str]:
+    """Why a launch on these GPUs would not be alone; empty when they are idle.
+
+    Memory and load without a process are looked at too: a container does not see the processes of its neighbours.
+    """
+    found = [f"GPU {index} is missing" for index in now.missing]
+    for gpu in now.gpus:
+        found += _foreign(gpu, ours, limits, "")
+        if gpu.processes:
+            continue
+        if (gpu.memory_used_mib or 0) > limits.idle_memory_mib:
+            found.append(f"GPU {gpu.index} has {gpu.memory_used_mib} MiB in use by a process that is not visible here")
+        if (gpu.utilization_pct or 0) > limits.utilization_pct:
+            found.append(f"GPU {gpu.index} is busy ({gpu.utilization_pct}%) with a process that is not visible here")
+    return found
+
+
+def disturbances(
+    before: Reading,
+    during: Sequence[Reading],
+    after: Reading,
+    ours: Collection[int],
+    limits: Limits = Limits(),
+) -> list[str]:
+    """Why what was measured between ``before`` and ``after`` does not count; empty when nothing disturbed it.
+
+    ``ours`` are the pids that the measurement started, as the driver numbers them. Each reason is given once.
+    """
+    readings = [before, *during, after]
+    ever = {gpu.uuid: gpu for reading in readings for gpu in reading.gpus}
+    found = [reason for reading, when in _named(readings) for reason in _absent(ever.values(), reading, when)]
+    for gpu in ever.values():
+        seen = [(same, when) for reading, when in _named(readings) if (same := _same(gpu, reading))]
+        found += [reason for same, when in seen for reason in _foreign(same, ours, limits, when)]
+        history = [same for same, _ in seen]
+        found += [*_memory(history, limits), *_throttled(history, limits), *_errors(history)]
+        found += [*_settings(history), *_clocks(history, limits)]
+    return list(dict.fromkeys(found))
+
+
+def _named(readings: Sequence[Reading]) -> Iterator[tuple[Reading, str]]:
+    """Each reading with its place in time."""
+    last = len(readings) - 1
+    for number, reading in enumerate(readings):
+        yield reading, " before" if number == 0 else " after" if number == last else " during"
+
+
+def _same(gpu: Gpu, reading: Reading) -> Gpu | None:
+    return next((other for other in reading.gpus if other.uuid == gpu.uuid), None)
+
+
+def _absent(ever: Collection[Gpu], reading: Reading, when: str) -> Iterator[str]:
+    """GPUs that another reading shows and this one does not, and those that none shows."""
+    here = {gpu.uuid for gpu in reading.gpus}
+    why = f": {reading.problem}" if reading.problem else ""
+    for gpu in ever:
+        if gpu.uuid not in here:
+            yield f"GPU {gpu.index} ({gpu.uuid}) is missing{when}{why}"
+    for index in sorted(set(reading.missing) - {gpu.index for gpu in ever}):
+        yield f"GPU {index} is missing{when}{why}"
+
+
+def _foreign(gpu: Gpu, ours: Collection[int], limits: Limits, when: str) -> Iterator[str]:
+    for process in gpu.processes:
+        heavy = process.memory_mib is None or process.memory_mib >= limits.foreign_mib
+        if process.pid not in ours and heavy:
+            memory = "" if process.memory_mib is None else f", {process.memory_mib} MiB"
+            yield f"GPU {gpu.index} has a foreign process{when}: pid {process.pid} {process.name}{memory}".rstrip()
+
+
+def _memory(history: Sequence[Gpu], limits: Limits) -> Iterator[str]:
+    first, last = history[0], history[-1]
+    if first.memory_used_mib is None or last.memory_used_mib is None:
+        return
+    if last.memory_used_mib - first.memory_used_mib > limits.memory_mib:
+        levels = f"{first.memory_used_mib} MiB before, {last.memory_used_mib} MiB after"
+        yield f"GPU {first.index}: memory is not back to its level: {levels}"
+
+
+def _throttled(history: Sequence[Gpu], limits: Limits) -> Iterator[str]:
+    """By the driver's counters where it keeps them, which miss nothing; else by what the readings happened to see."""
+    first, last = history[0], history[-1]
+    for reason in limits.throttles:
+        words = f"GPU {first.index} was held down ({reason.replace('_', ' ')})"
+        if reason in first.throttled_us and reason in last.throttled_us:
+            held_ms = (last.throttled_us[reason] - first.throttled_us[reason]) / 1000
+            if held_ms > limits.throttled_ms:
+                yield f"{words} for {held_ms:.0f} ms"
+        elif seen := sum(reason in gpu.throttles for gpu in history):
+            yield f"{words} in {seen} of {len(history)} readings"
+
+
+def _errors(history: Sequence[Gpu]) -> Iterator[str]:
+    first, last = history[0], history[-1]
+    pairs = {
+        "corrected": (first.ecc_corrected, last.ecc_corrected),
+        "uncorrected": (first.ecc_uncorrected, last.ecc_uncorrected),
+    }
+    for kind, (earlier, later) in pairs.items():
+        if earlier is not None and later is not None and later > earlier:
+            yield f"GPU {first.index}: {kind} ECC errors grew from {earlier} to {later}"
+
+
+def _settings(history: Sequence[Gpu]) -> Iterator[str]:
+    """What stays as it is unless a person changes it."""
+    for attribute, words in _SETTINGS.items():
+        values = list(dict.fromkeys(getattr(gpu, attribute) for gpu in history))
+        known = [value for value in values if value is not None]
+        if len(known) > 1:
+            yield f"GPU {history[0].index}: {words} changed from {known[0]} to {known[1]}"
+
+
+def _clocks(history: Sequence[Gpu], limits: Limits) -> Iterator[str]:
+    """Clocks of busy readings only: an idle GPU lowers them by itself."""
+    busy = [gpu for gpu in history if (gpu.utilization_pct or 0) >= limits.busy_pct]
+    memory = sorted({gpu.memory_clock_mhz for gpu in busy if gpu.memory_clock_mhz is not None})
+    if len(memory) > 1:
+        yield f"GPU {busy[0].index}: memory clock changed under load, {memory[0]} to {memory[-1]} MHz"
+    sm = sorted(gpu.sm_clock_mhz for gpu in busy if gpu.sm_clock_mhz is not None)
+    if sm and sm[0] < sm[-1] * (1 - limits.sm_clock_drop_pct / 100):
+        yield f"GPU {busy[0].index}: SM clock changed under load, {sm[0]} to {sm[-1]} MHz"

@@ -1,0 +1,319 @@
+"""What a host's GPUs are read as: from `nvidia-smi -q`, from NVML, and where there is neither."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sotad.hosts import gpus, gpus_nvml
+from sotad.hosts.gpus import Gpu, Process, Reading, looking
+from sotad.hosts.gpus_smi import SmiError, parse
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("SOTAD_DATA") or ROOT.parent / "shared" / "data")
+REAL = DATA / "h200" / "meta" / "nvidia-smi-q.txt"
+
+TWO = """
+==============NVSMI LOG==============
+
+Timestamp                                 : Mon Jan  5 10:00:00 2026
+Driver Version                            : 525.60.13
+CUDA Version                              : 12.0
+
+Attached GPUs                             : 2
+GPU 00000000:3B:00.0
+    Product Name                          : Test Card
+    MIG Mode
+        Current                           : Enabled
+        Pending                           : Enabled
+    GPU UUID                              : GPU-a
+    Clocks Throttle Reasons
+        Idle                              : Active
+        SW Power Cap                      : Active
+        HW Slowdown                       : Not Active
+            HW Thermal Slowdown           : Active
+    FB Memory Usage
+        Total                             : 81920 MiB
+        Used                              : 1024 MiB
+    BAR1 Memory Usage
+        Used                              : 7 MiB
+    Utilization
+        Gpu                               : N/A
+    ECC Errors
+        Volatile
+            SRAM Correctable              : 1
+            SRAM Uncorrectable            : 0
+            DRAM Correctable              : 2
+            DRAM Uncorrectable            : 3
+        Aggregate
+            DRAM Uncorrectable            : 40
+    Temperature
+        GPU Current Temp                  : 61 C
+    Power Readings
+        Power Draw                        : 70.50 W
+        Power Limit                       : 300.00 W
+    Processes
+        GPU instance ID                   : 1
+        Compute instance ID               : 0
+        Process ID                        : 7
+            Type                          : C
+            Name                          : python -c import a : b
+            Used GPU Memory               : 512 MiB
+        GPU instance ID                   : 2
+        Compute instance ID               : 0
+        Process ID                        : 8
+            Type                          : C
+            Name                          : other
+            Used GPU Memory               : N/A
+GPU 00000000:5E:00.0
+    Product Name                          : Test Card
+    GPU UUID                              : GPU-b
+    Processes                             : None
+"""
+
+
+def test_a_real_reading_of_an_h200() -> None:
+    """Every figure of a real card is read as it stands there."""
+    if not REAL.exists():
+        pytest.skip(f"no {REAL}")
+    driver, (gpu,) = parse(REAL.read_text())
+    assert driver == "580.159.04"
+    assert (gpu.index, gpu.name, gpu.uuid) == (0, "NVIDIA H200", "GPU-ec8a8d57-cb64-e304-864a-f80048b8192a")
+    assert (gpu.memory_total_mib, gpu.memory_used_mib, gpu.utilization_pct, gpu.temperature_c) == (143771, 692, 0, 40)
+    assert (gpu.power_w, gpu.power_limit_w) == (119.29, 700.0)
+    assert (gpu.sm_clock_mhz, gpu.memory_clock_mhz, gpu.application_sm_clock_mhz) == (1980, 3201, 1980)
+    assert (gpu.throttles, gpu.throttled_us["sw_power_cap"], gpu.throttled_us["hw_thermal_slowdown"]) == (
+        (),
+        8252617,
+        0,
+    )
+    assert (gpu.ecc_corrected, gpu.ecc_uncorrected, gpu.mig) == (0, 0, False)
+    assert gpu.processes == (Process(4137, "sglang::scheduler", 682),)
+
+
+def test_an_older_driver_with_two_cards() -> None:
+    """Sections named as before driver 535, sums of errors, processes of MIG instances, and what is not reported."""
+    driver, (first, second) = parse(TWO)
+    assert driver == "525.60.13"
+    assert (first.memory_used_mib, first.utilization_pct, first.power_w, first.power_limit_w) == (1024, None, 70.5, 300)
+    assert first.throttles == ("sw_power_cap", "hw_thermal_slowdown")
+    assert (first.ecc_corrected, first.ecc_uncorrected, first.mig) == (3, 3, True)
+    assert first.processes == (Process(7, "python -c import a : b", 512), Process(8, "other", None))
+    assert second == Gpu(index=1, uuid="GPU-b", name="Test Card")
+
+
+@pytest.mark.parametrize("text", ["", "No devices were found\n", "+-----+\n| NVIDIA-SMI 580 |\n"])
+def test_other_texts_are_refused(text: str) -> None:
+    """What is not the text of `nvidia-smi -q` is never read as a host without GPUs."""
+    with pytest.raises(SmiError, match="not the text"):
+        parse(text)
+
+
+class FakeNvml:
+    """A stand-in for the module pynvml: one card that has no ECC and no clock settings."""
+
+    class NVMLError(Exception):
+        """As pynvml's own."""
+
+    NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_GRAPHICS, NVML_CLOCK_SM, NVML_CLOCK_MEM = 0, 1, 2
+    NVML_MEMORY_ERROR_TYPE_CORRECTED, NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 0, 1
+    NVML_VOLATILE_ECC = 0
+    NVML_DEVICE_MIG_ENABLE = 1
+    nvmlMemory_v2 = 0x02000028
+
+    def __init__(self, starts: bool = True) -> None:
+        self.starts = starts
+        self.open = 0
+
+    def nvmlInit(self) -> None:
+        if not self.starts:
+            raise self.NVMLError("Driver Not Loaded")
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "570.1"
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return f"handle-{index}"
+
+    def nvmlDeviceGetUUID(self, device: str) -> str:
+        return f"GPU-{device}"
+
+    def nvmlDeviceGetName(self, device: str) -> str:
+        return "Fake Card"
+
+    def nvmlDeviceGetMemoryInfo(self, device: str, version: int | None = None) -> Any:
+        if version:
+            raise self.NVMLError("Function Not Found")
+        return SimpleNamespace(total=80 * 2**30, used=3 * 2**30)
+
+    def nvmlDeviceGetUtilizationRates(self, device: str) -> Any:
+        return SimpleNamespace(gpu=0, memory=0)
+
+    def nvmlDeviceGetTemperature(self, device: str, sensor: int) -> int:
+        return 33
+
+    def nvmlDeviceGetPowerUsage(self, device: str) -> int:
+        return 70_500
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, device: str) -> int:
+        return 300_000
+
+    def nvmlDeviceGetClockInfo(self, device: str, kind: int) -> int:
+        return {1: 1410, 2: 2619}[kind]
+
+    def nvmlDeviceGetApplicationsClock(self, device: str, kind: int) -> int:
+        raise self.NVMLError("Not Supported")
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, device: str) -> int:
+        return 0x1 | 0x4 | 0x40
+
+    def nvmlDeviceGetFieldValues(self, device: str, fields: list[int]) -> list[Any]:
+        known = {74: 5_000_000, 269: 0}
+        return [
+            SimpleNamespace(nvmlReturn=0 if field in known else 3, value=SimpleNamespace(ullVal=known.get(field, 0)))
+            for field in fields
+        ]
+
+    def nvmlDeviceGetTotalEccErrors(self, device: str, kind: int, counter: int) -> int:
+        raise self.NVMLError("Not Supported")
+
+    def nvmlDeviceGetMigMode(self, device: str) -> list[int]:
+        return [1, 1]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, device: str) -> list[Any]:
+        return [SimpleNamespace(pid=9, usedGpuMemory=2 * 2**30), SimpleNamespace(pid=5, usedGpuMemory=None)]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, device: str) -> list[Any]:
+        return [SimpleNamespace(pid=9, usedGpuMemory=2 * 2**30)]
+
+    def nvmlSystemGetProcessName(self, pid: int) -> str:
+        if pid == 5:
+            raise self.NVMLError("Not Found")
+        return "server"
+
+
+def test_nvml_is_read_and_closed() -> None:
+    """What a card does not support is null, not zero; every call's units are converted; NVML is let go of."""
+    fake = FakeNvml()
+    with looking("nvml", fake) as now:
+        found = now([0, 3])
+        assert fake.open == 1
+    assert (fake.open, found.source, found.driver, found.missing, found.problem) == (0, "nvml", "570.1", (3,), "")
+    expected = Gpu(
+        index=0,
+        uuid="GPU-handle-0",
+        name="Fake Card",
+        memory_total_mib=81920,
+        memory_used_mib=3072,
+        utilization_pct=0,
+        temperature_c=33,
+        power_w=70.5,
+        power_limit_w=300.0,
+        sm_clock_mhz=1410,
+        memory_clock_mhz=2619,
+        throttles=("sw_power_cap", "hw_thermal_slowdown"),
+        throttled_us={"sw_power_cap": 5000, "sw_thermal_slowdown": 0},
+        mig=True,
+        processes=(Process(5, "", None), Process(9, "server", 2048)),
+    )
+    assert found.gpus == (expected,)
+
+
+def test_names_and_numbers_are_those_of_the_real_module() -> None:
+    """Each name that the fake has exists in nvidia-ml-py, and the numbers that we write down are its own."""
+    real = pytest.importorskip("pynvml")
+    used = [name for name in vars(FakeNvml) if name.startswith(("nvml", "NVML"))]
+    assert [name for name in used if not hasattr(real, name)] == []
+    reasons = {name.lower(): bit for name, bit in vars(real).items() if name.startswith("nvmlClocksThrottleReason")}
+    for name, bit in gpus_nvml._REASONS.items():
+        assert reasons["nvmlclocksthrottlereason" + name.replace("_", "")] == bit
+    for name, field in gpus_nvml._COUNTERS.items():
+        constant = name.upper().replace("THERMAL", "THERM")
+        assert getattr(real, f"NVML_FI_DEV_CLOCKS_EVENT_REASON_{constant}") == field
+
+
+def test_without_a_driver_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML does not start: the reading is nvidia-smi's, and says why."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f'#!/bin/sh\n[ "$1" = -q ] && cat <<END\n{TWO}\nEND\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with looking("auto", FakeNvml(starts=False)) as now:
+        found = now([1])
+    assert (found.source, [gpu.uuid for gpu in found.gpus], found.missing) == ("nvidia-smi", ["GPU-b"], ())
+    assert "Driver Not Loaded" in found.problem
+
+
+def test_with_neither_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reading is empty and names both causes; a GPU that was asked for is missing."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with looking("auto", FakeNvml(starts=False)) as now:
+        found = now([0])
+    assert (found.source, found.gpus, found.missing) == ("none", (), (0,))
+    assert "Driver Not Loaded" in found.problem and "no nvidia-smi" in found.problem
+
+
+def test_an_smi_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nvidia-smi says when it fails is in the reading, and no GPU is."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho couldn\\'t communicate with the driver; exit 9\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with looking("nvidia-smi") as now:
+        found = now()
+    assert found.source == "none" and "exited with 9: couldn't communicate" in found.problem
+
+
+def test_a_reading_survives_json() -> None:
+    """What is written by one process is read as the same by another."""
+    driver, cards = parse(TWO)
+    reading = Reading(time_ns=1, source="nvidia-smi", driver=driver, gpus=cards, missing=(2,))
+    assert Reading.from_json(json.loads(json.dumps(reading.to_json()))) == reading
+    with pytest.raises(ValueError, match="not a GPU reading"):
+        Reading.from_json({"gpus": [{"index": 0}]})
+
+
+def test_the_command_prints_one_reading(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON on standard output; status 1 tells of a GPU that is not there."""
+    monkeypatch.setenv("PATH", "")
+    status = gpus.main(["--ids", "0,4095", "--source", "nvidia-smi"])
+    assert (status, json.loads(capsys.readouterr().out)["missing"]) == (1, [0, 4095])
+
+
+@pytest.mark.parametrize("argv", [["--ids", "0,x"], ["--ids", "-1"], ["--watch", "0"], ["--watch", "nan"]])
+def test_bad_usage_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """One line says what to give, with status 2."""
+    with pytest.raises(SystemExit) as stopped:
+        gpus.main(argv)
+    assert stopped.value.code == 2 and "give" in capsys.readouterr().err
+
+
+def test_watching_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    """A watcher appends whole lines until SIGTERM, and then exits with 0."""
+    out = tmp_path / "gpus.jsonl"
+    command = [sys.executable, "-m", "sotad.hosts.gpus", "--watch", "0.01", "--out", str(out), "--source", "nvidia-smi"]
+    with subprocess.Popen(command, cwd=ROOT) as watcher:
+        while watcher.poll() is None and (not out.exists() or out.read_text().count("\n") < 3):
+            time.sleep(0.01)
+        watcher.send_signal(signal.SIGTERM)
+        assert watcher.wait(10) == 0
+    readings = [Reading.from_json(json.loads(line)) for line in out.read_text().splitlines()]
+    times = [reading.time_ns for reading in readings]
+    assert len(times) >= 3 and times == sorted(times)
