@@ -95,11 +95,16 @@ def test_ready_after_the_replay_fed_while_it_works_stopping_at_sigterm(rig: Rig,
     assert manager.next(0.2) == {}
 
 
-def test_a_ledger_that_cannot_be_replayed_is_never_ready(rig: Rig, manager: Manager) -> None:
-    """The manager sees a failed start, and no READY."""
+@pytest.mark.parametrize("log", ["kept", "gone"])
+def test_a_ledger_that_cannot_be_replayed_is_never_ready(rig: Rig, manager: Manager, log: str) -> None:
+    """The manager sees a failed start, and no READY; also where the killed daemon left its log beside the file."""
     a_blocked_campaign(rig)
     rig.paths.ledger.write_bytes(b"not a ledger at all\n" * 500)
-    assert start_unit(rig, manager).wait(30) == 2
+    if log == "gone":
+        for path in rig.paths.root.glob("ledger.db-*"):
+            path.unlink()
+    assert start_unit(rig, manager).wait(30) in ({1, 2} if log == "kept" else {2})
+    assert (rig.home / "daemon.err").read_text().splitlines()[-1].startswith(f"sotad: {rig.paths.ledger}: ")
     assert manager.next(0.2) == {}
 
 
