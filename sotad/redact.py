@@ -8,7 +8,7 @@ from typing import Any
 
 from sotad.shim import Scrubber
 
-NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
+NAMES = re.compile(r"TOKEN(?!IZ)|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 
 
 def scrubber(environment: Mapping[str, str]) -> Callable[[bytes], bytes]:

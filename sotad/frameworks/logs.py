@@ -73,6 +73,8 @@ _QUIET = re.compile(
     r"server_args=|non-default args|engine .{0,40}with config:|Ignore import error"
     r"|ConnectionRefusedError|NewConnectionError|MaxRetryError"
 )
+_PROCESS = re.compile(r"^\s*\([^)]*\bpid=\d+\)")  # what vLLM writes before each line of a process
+_VALIDATION = re.compile(r"\bvalidation errors? for \S+$")
 _ENDED_WELL = re.compile(r"Application shutdown complete|Finished server process")
 _STATUS = {"oom": "oom", "timeout": "timeout"}
 
@@ -85,7 +87,21 @@ def classify(log: str, extra: Iterable[Pattern] = ()) -> Failure:
         if line := next((line for line in lines if words.search(line)), ""):
             return _failure(pattern.kind, line)
     line = _crash(lines)
-    return _failure("crash", line) if line else _failure("ended", "")
+    return _failure("crash", _with_cause(line, lines)) if line else _failure("ended", "")
+
+
+def _with_cause(line: str, lines: Sequence[str]) -> str:
+    """pydantic says in the lines below its error what was wrong: field and reason."""
+    if not _VALIDATION.search(line):
+        return line
+    at = next(number for number, whole in enumerate(lines) if line in whole)
+    parts = [line]
+    for below in lines[at + 1 : at + 4]:
+        message, typed, _ = below.partition(" [type=")
+        parts.append(_PROCESS.sub("", message).strip())
+        if typed:
+            break
+    return " ".join(parts)
 
 
 def _failure(kind: str, line: str) -> Failure:

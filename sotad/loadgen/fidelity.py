@@ -4,6 +4,7 @@ A run is invalid when one of these held (`docs/loadgen.md` says why these number
 
 - a process was busy for more than 90% of the time, spinning before a send not counted;
 - the event loop came to a timer late by more than 1 ms and 10% of the median TTFT, in the median;
+- stalls of the event loop above 20 ms took more than 15% of the time (another program had the processor);
 - with paced arrivals, 1% of the requests were sent late by more than 10 ms and 5% of the median E2E;
 - this machine had no descriptors, ports or memory left for a connection.
 """
@@ -16,6 +17,7 @@ from sotad.benchmark.metrics import percentile
 BUSY_SHARE = 0.9
 JUDGED_S = 0.5  # a shorter run is too short for a share to mean anything
 LAG_MS, LAG_OF_TTFT = 1.0, 0.1
+STALL_MS, STALLED_SHARE = 20.0, 0.15
 LATE_MS, LATE_OF_E2E = 10.0, 0.05
 TIMER_MS = 1.0  # epoll's own resolution, part of every lag
 
@@ -39,6 +41,7 @@ def fidelity(records: Sequence[Mapping[str, Any]], efforts: Sequence[Mapping[str
         "lag_ms_p50": _most(processes, "lag_ms_p50"),
         "lag_ms_p99": _most(processes, "lag_ms_p99"),
         "lag_ms_max": _most(processes, "lag_ms_max"),
+        "stalled_share": _most(processes, "stalled_share"),
         **{name: sum(each[name] for each in efforts) for name in ("opened", "retried", "exhausted")},
         "processes": processes,
     }
@@ -55,6 +58,7 @@ def _process(effort: Mapping[str, Any]) -> dict[str, Any]:
         "lag_ms_p50": percentile(lags, 50),
         "lag_ms_p99": percentile(lags, 99),
         "lag_ms_max": max(lags, default=None),
+        "stalled_share": sum(lag for lag in lags if lag > STALL_MS) * 1e6 / wall,
     }
 
 
@@ -81,6 +85,10 @@ def _why_invalid(
     lag = (found["lag_ms_p50"] or 0) - TIMER_MS
     if lag > max(LAG_MS, LAG_OF_TTFT * (ttft or 0)):
         return f"the load generator came {lag:.1f} ms late to its events in the median; give it more processes"
+    if (found["stalled_share"] or 0) > STALLED_SHARE:
+        return (
+            f"the load generator was kept from running for {found['stalled_share']:.0%} of the time; free a core for it"
+        )
     late = found["late_ms_p99"] or 0
     if paced and late > max(LATE_MS, LATE_OF_E2E * (e2e or 0)):
         return f"the load generator sent 1% of the requests more than {late:.1f} ms late; give it more processes"

@@ -37,6 +37,21 @@ def test_servers_that_failed(name: str) -> None:
     assert (found.kind, found.line) == REAL[name]
 
 
+VALIDATION = """\
+(APIServer pid=7) Traceback (most recent call last):
+(APIServer pid=7) pydantic_core._pydantic_core.ValidationError: 1 validation error for SchedulerConfig
+(APIServer pid=7)   Value error, max_num_batched_tokens (8) must be at least max_num_seqs (16). [type=value_error]
+(APIServer pid=7)     For further information visit https://errors.pydantic.dev/2/v/value_error
+"""
+
+
+def test_a_refused_configuration_is_told_with_its_cause() -> None:
+    """pydantic names only the class in the exception's own line."""
+    found = classify(VALIDATION)
+    assert found.kind == "crash" and "max_num_batched_tokens (8) must be at least max_num_seqs (16)." in found.line
+    assert "pid=" not in found.line and "further" not in found.line
+
+
 VLLM_OOM = """\
 (EngineCore pid=412) INFO 11-21 21:05:22 [gpu_worker.py:560] Available KV cache memory: -3.10 GiB
 (EngineCore pid=412) ERROR 11-21 21:05:22 [core.py:900] EngineCore failed to start.
