@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ledger.events import Event
-from statemachine import evidence
+from statemachine import evidence, goodput
 from statemachine.ranking import passes, ranking_key
 from statemachine.state import JSON, Campaign
 
@@ -143,6 +143,27 @@ def _ranked(row: JSON, sla: JSON) -> str:
     names = ("request_throughput", "output_token_throughput", "p50_ttft_ms", "p50_tpot_ms")
     metrics = ", ".join(f"{name} {_number(row['metrics'].get(name))}" for name in names)
     return f"{row['candidate']} run {row['run']}: {said}, {metrics}"
+
+
+@_on("goodput.found")
+def _goodput(p: JSON, c: Campaign) -> Words:
+    bounds = ", ".join(f"{key} {_number(value)}" for key, value in (goodput.search(c) or {}).items())
+    tests = [f"{_number(t['rate'])} requests/s: SLA {'passed' if t['passed'] else 'missed'}" for t in p["tests"]]
+    return [p["reason"], f"search: {bounds}", *tests], ["another rate meeting or missing the SLA"]
+
+
+@_on("candidate.skipped")
+def _skipped(p: JSON, c: Campaign) -> Words:
+    planned = evidence.candidates(c, p["framework"])
+    tried = (c.launches.get(evidence.search_launch(p["framework"], entry["id"])) for entry in planned)
+    seen = [f"{launch.candidate}: {launch.status}: {launch.reason}" for launch in tried if launch and launch.reason]
+    return [p["reason"], *seen], ["one of these becoming a healthy server"]
+
+
+@_on("benchmark.disturbed")
+def _disturbed(p: JSON, c: Campaign) -> Words:
+    which = f"launch {p['launch']}, scenario {p['scenario']}, run {p['run']}: thrown out, and measured again"
+    return [which, *p["reasons"]], ["a sample that nothing disturbed"]
 
 
 @_on("sla.failed")

@@ -16,6 +16,7 @@ Row = dict[str, Any]
 STATUSES = ("ok", "failed", "oom", "timeout", "skipped")
 IDENTITY = ("framework", "framework_version", "framework_commit", "candidate_id", "model")
 EXTRAS = (
+    *("precision", "quantization", "conditions"),
     *("hardware", "spec_decode", "phase_metrics", "cache", "memory", "normalization"),
     *("server_command", "benchmark_command", "validated_cli_flags", "artifacts"),
 )
@@ -175,4 +176,5 @@ def _workload(report: Mapping[str, Any]) -> dict[str, Any]:
         "arrival": spec.get("arrival") or ("closed" if spec["request_rate"] is None else "poisson"),
         "max_concurrency": spec["max_concurrency"],
         "endpoint": spec["endpoint"],
+        "extra_request_body": spec.get("extra_body") or {},
     }

@@ -23,6 +23,8 @@ def final_document(f: Facts) -> Document:
             Section("Winner commands", measurements.winner_blocks(f)),
             Section("Candidates", [*measurements.ranking_tables(f), *charts.throughput_charts(f)]),
             Section("Failed and SLA-missing candidates", [measurements.rejected_table(f)]),
+            Section("Goodput under the SLA", [measurements.goodput_table(f)]),
+            Section("Disturbed samples", [measurements.disturbed_table(f)]),
             Section("Before and after: the gap, round by round", _gap(f)),
             Section("What the patches changed", [Text(GAIN), gaps.improvement_table(f)]),
             Section("Gap analysis", [*analysis.root_cause_blocks(f), *charts.kernel_chart(f), _paths(f)]),

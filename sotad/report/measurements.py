@@ -158,10 +158,42 @@ def _commands(f: Facts, framework: str, scenario: str, candidate: str) -> Iterat
         yield Code(shlex.join(launch["command"]))
         if launch["dropped_flags"]:
             yield Text(f"Flags that the help text does not know, left out: {', '.join(launch['dropped_flags'])}")
+        if launch.get("translated_flags"):
+            renamed = ", ".join(f"{old} as {new}" for old, new in launch["translated_flags"].items())
+            yield Text(f"Flags that this version calls otherwise: {renamed}")
+        if launch.get("flags_from") == "static":
+            yield Text("No help text could be captured: only flags of the driver's own list were passed.")
     for found in rows[:1]:
         command = found.row.get("benchmark_command")
         yield Text(f"Load, seed {found.seed} {cite(found.seq)}:")
         yield Code(command if isinstance(command, str) else shlex.join(command or ["not recorded"]))
+
+
+def goodput_table(f: Facts) -> Table:
+    """The highest request rate within the SLA of each winner, and every rate that was tested."""
+    rows = [
+        (
+            str(e.payload["framework"]),
+            str(e.payload["scenario"]),
+            number(e.payload.get("rate")),
+            str(e.payload["reason"]),
+            ", ".join(f"{number(t['rate'])} {'met' if t['passed'] else 'missed'}" for t in e.payload["tests"]),
+            cite(e),
+        )
+        for e in f.latest("goodput.found", "framework", "scenario")
+    ]
+    headers = ("framework", "scenario", "goodput, requests/s", "meaning", "tested rates", "event")
+    return Table(headers, rows, empty="No rate search was asked for.")
+
+
+def disturbed_table(f: Facts) -> Table:
+    """Samples that were thrown out and measured again, with the reason."""
+    rows = [
+        (str(p["launch"]), str(p["scenario"]), str(p["run"]), "; ".join(p["reasons"]), cite(e))
+        for e in f.all("benchmark.disturbed")
+        for p in (e.payload,)
+    ]
+    return Table(("launch", "scenario", "run", "reason", "event"), rows, empty="No sample was disturbed.")
 
 
 def summary_document(f: Facts) -> Document:
@@ -171,5 +203,7 @@ def summary_document(f: Facts) -> Document:
         [
             Section("Candidates by rank", ranking_tables(f)),
             Section("Failed and SLA-missing candidates", [rejected_table(f)]),
+            Section("Goodput under the SLA", [goodput_table(f)]),
+            Section("Disturbed samples", [disturbed_table(f)]),
         ],
     )

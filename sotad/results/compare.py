@@ -82,12 +82,12 @@ def compare(
 ) -> Comparison:
     """The comparison of valid rows. `sla` replaces limits of the rows; `by` is what is ranked by first."""
     ordered = sorted((judged(row, sla or {}) for row in rows), key=_name)
-    searched = [row for row in ordered if row["purpose"] in (None, "search")]
+    searched = [row for row in ordered if row["purpose"] in (None, "search", "rate")]
     groups = _groups(searched)
     labels = _labels(groups)
     found = [_group(label, group, by, noise_pct) for label, group in zip(labels, groups, strict=True)]
     left_out = len(ordered) - len(searched)
-    notes = [f"left out, measured for another purpose than the search: {left_out} rows"] if left_out else []
+    notes = [f"left out, measured neither in the search nor for goodput: {left_out} rows"] if left_out else []
     notes += [f"{named(row)}: {doubt}" for row in searched if row["status"] == "ok" for doubt in doubts(row)]
     notes += [
         f"{named(row)}: {row['extra']['repeats_not_ok']} of its runs did not end well"

@@ -157,11 +157,18 @@ def campaign_of(
 
 
 def sound(campaign: Campaign) -> None:
-    """The ledger verifies with every guard asked again, and the campaign got as far as a verdict."""
+    """The ledger verifies with every guard asked again, and the campaign got as far as a verdict, or to the finding
+    that on this machine none is possible: the target's command differs from itself."""
     report = verify(campaign.state.ledger, judge=Judge())
     assert report.ok, report.problems
     stopped = campaign.payloads("preflight.failed") + campaign.payloads("campaign.blocked")
-    assert campaign.payloads("gap.decided"), stopped
+    assert campaign.payloads("gap.decided") or "A/A check failed" in stopped[-1]["reason"], stopped
+
+
+def verdict_of(campaign: Campaign) -> str:
+    """The gap decision; no call where the A/A check already forbade one."""
+    gaps = campaign.payloads("gap.decided")
+    return str(gaps[-1]["verdict"]) if gaps else "untrusted"
 
 
 def token_stayed_away(campaign: Campaign) -> None:
@@ -198,7 +205,7 @@ def accounted_for(campaign: Campaign) -> None:
 def test_vllm_against_itself_is_no_gap(campaign_of: Callable[[str], Campaign]) -> None:
     """The same engine with the same flags is never called ahead or behind: a tie, or an honest no-call."""
     campaign = campaign_of("vllm-itself")
-    verdict = campaign.payloads("gap.decided")[-1]["verdict"]
+    verdict = verdict_of(campaign)
     assert verdict in ("par_or_better", *NO_CALL)
     closed = campaign.payloads("campaign.closed")
     assert [payload["terminal"] for payload in closed] == (["success_tied"] if verdict == "par_or_better" else [])
@@ -207,8 +214,7 @@ def test_vllm_against_itself_is_no_gap(campaign_of: Callable[[str], Campaign]) -
 def test_sglang_against_vllm_ends_with_a_verdict(campaign_of: Callable[[str], Campaign]) -> None:
     """Search, comparison and gap decision over two real engines; nothing is profiled or patched for goal compare."""
     campaign = campaign_of("sglang-vllm")
-    gap = campaign.payloads("gap.decided")[-1]
-    assert gap["verdict"] in NO_CALL or campaign.payloads("campaign.closed")
+    assert verdict_of(campaign) in NO_CALL or campaign.payloads("campaign.closed")
     assert campaign.events("profile.captured", "patch.proposed") == []
     (failed,) = campaign.payloads("candidate.failed")
     assert "max_num_batched_tokens" in failed["reason"]

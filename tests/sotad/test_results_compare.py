@@ -145,7 +145,7 @@ def test_of_repeats_the_median_counts() -> None:
     found = compare([*runs, row("a", "gap", 99, purpose="gap")])
     (best,) = found.winners
     assert (best["metrics"]["request_throughput"], best["repeats"]) == (6, 3)
-    assert found.notes == ["left out, measured for another purpose than the search: 1 rows"]
+    assert found.notes == ["left out, measured neither in the search nor for goodput: 1 rows"]
 
 
 def test_what_noise_cannot_tell_apart_is_said() -> None:

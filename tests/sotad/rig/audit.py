@@ -74,15 +74,18 @@ def measured_once(events: list[Event]) -> Iterator[str]:
                 yield from (
                     f"{at}: nothing stands for {scenario} run {run}"
                     for scenario, seeds in e.payload["params"]["seeds"].items()
-                    for run in range(len(seeds))
+                    for run in range(
+                        1 if e.payload["params"]["purpose"] == "rate" else len(seeds)
+                    )  # ends when it knows
                     if not rows[(*at, scenario, run)]
                 )
 
 
 def accounted_for(rig: Rig, events: list[Event]) -> Iterator[str]:
     """Every run directory of a load generator that ended well is in the ledger, or its launch was voided."""
-    measured = [(e.campaign, e.payload) for e in events if e.type == "benchmark.finished"]
-    rows = {(c, p["launch"], str(p["attempt"]), f"bench-{p['scenario']}-{p['run']}") for c, p in measured}
+    told = [(e.campaign, e.payload) for e in events if e.type in ("benchmark.finished", "benchmark.disturbed")]
+    samples = Counter((c, p["launch"], str(p["attempt"]), f"bench-{p['scenario']}-{p['run']}") for c, p in told)
+    rows = {(*at, f"{name}-again{n}" if n else name) for (*at, name), count in samples.items() for n in range(count)}
     void = {
         (e.campaign, e.payload["launch"], str(e.payload["attempt"]))
         for e in events
