@@ -7,7 +7,7 @@ import json
 from sotad.activities import gpu_watch
 from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.activities.server import Command, Server, ServerFailed, render_launch, require
-from sotad.activities.traffic import load_spec, shape_of
+from sotad.activities.traffic import load_spec, prompts_at, shape_of
 from sotad.benchmark.metrics import make_row
 from sotad.daemon.journal import Journal
 from sotad.frameworks import FRAMEWORKS
@@ -190,7 +190,8 @@ def _patience(ctx: Context, scenario: str, rate: float | None) -> float:
     pace = rate or shape["request_rate"]
     at_once = shape["max_concurrency"] if rate is None else None
     waves = -(-shape["num_prompts"] // at_once) if at_once else 1
-    sending = shape["num_prompts"] / pace if pace else 0.0
+    prompts = shape["num_prompts"] if rate is None else prompts_at(ctx.spec, shape, rate)
+    sending = prompts / pace if pace else 0.0
     return 60 + sending + float(ctx.spec["workload"]["request_timeout_s"]) * (waves + 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from statemachine.state import JSON
@@ -29,12 +30,18 @@ def scenario_of(spec: JSON, shape: JSON, seed: int) -> JSON:
     return found
 
 
+def prompts_at(spec: JSON, shape: JSON, rate: float) -> int:
+    """How many requests a rate search sends at a rate: the scenario's, and enough to hold it for long enough."""
+    return max(int(shape["num_prompts"]), math.ceil(rate * float(spec["search"]["qps"]["min_duration_s"])))
+
+
 def load_spec(spec: JSON, base_url: str, model: str, scenario: str, seed: int, rate: float | None = None) -> JSON:
     """One run; at ``rate`` requests per second instead of the scenario's own pace when it is given."""
-    workload, shape = spec["workload"], shape_of(spec, scenario)
+    workload, shape = spec["workload"], {**shape_of(spec, scenario)}
     pace: JSON = {key: shape.get(key) for key in ("request_rate", "arrival", "max_concurrency")}
     pace |= {key: shape[key] for key in ("burstiness", "time_scale") if key in shape}
     if rate is not None:
+        shape["num_prompts"] = prompts_at(spec, shape, rate)
         pace = {"request_rate": rate, "arrival": "poisson", "max_concurrency": None}
     return {
         "base_url": base_url,

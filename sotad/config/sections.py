@@ -59,12 +59,14 @@ class Qps(Section):
     """Bounds of the search for the highest request rate that meets the SLA, in requests per second.
 
     It ends when the bracket is narrower than ``tolerance`` times its lower end, or after ``max_rounds`` midpoints.
+    Each rate is held for at least ``min_duration_s`` seconds.
     """
 
     lower: float = Field(gt=0)
     upper: float = Field(gt=0)
     tolerance: float = Field(default=0.1, gt=0, lt=1)
     max_rounds: int = Field(default=5, ge=1)
+    min_duration_s: float = Field(default=60.0, ge=0)
 
     @model_validator(mode="after")
     def _order(self) -> Qps:

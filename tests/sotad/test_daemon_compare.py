@@ -11,7 +11,7 @@ from rig.audit import audit
 from rig.campaign import Rig
 
 TOKEN = "hf_PlantedForTheComparison0123456789"
-QPS = {"lower": 4.0, "upper": 40.0, "tolerance": 0.5, "max_rounds": 1}
+QPS = {"lower": 4.0, "upper": 40.0, "tolerance": 0.5, "max_rounds": 1, "min_duration_s": 0.0}
 SERVE = "echo token $HF_TOKEN >&2; exec {python} -m refengine --host 127.0.0.1 --port {{port}} --model-name standin"
 
 
