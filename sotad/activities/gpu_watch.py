@@ -10,7 +10,7 @@ from sotad.hosts.gpus_judge import disturbances, occupied
 from sotad.hosts.gpus_reading import Reading
 
 WATCH_S = 1.0
-POLL_S = 10.0
+POLL_S = 2.0
 
 
 def watched(ctx: Context) -> list[int]:

@@ -84,12 +84,14 @@ def _chosen(ids: Collection[int] | None, found: Reading) -> Reading:
 
 
 def watch(now: Look, ids: Collection[int] | None, seconds: float, out: TextIO, stop: threading.Event) -> None:
-    """Write a reading a line, at once and then every ``seconds``, until ``stop`` is set."""
+    """Write a reading a line: at once, every ``seconds``, and a last one when ``stop`` is set."""
+    stopped = False
     while True:
         out.write(json.dumps(now(ids).to_json(), sort_keys=True) + "\n")
         out.flush()
-        if stop.wait(seconds):
+        if stopped:
             return
+        stopped = stop.wait(seconds)
 
 
 def main(argv: list[str] | None = None) -> int:
