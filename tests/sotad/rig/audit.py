@@ -93,7 +93,8 @@ def accounted_for(rig: Rig, events: list[Event]) -> Iterator[str]:
     }
     for path in rig.paths.runs.rglob("bench-*/exit.json"):
         campaign, *launch, attempt, name = path.parent.relative_to(rig.paths.runs).parts
-        if json.loads(path.read_text())["exit_code"] == 0:
+        watched = name.endswith("-gpus")  # who watches the GPUs beside a sample measures nothing
+        if not watched and json.loads(path.read_text())["exit_code"] == 0:
             at = (campaign, "/".join(launch), attempt)
             if (*at, name) not in rows and at not in void:
                 yield f"{path.parent} measured, and nobody says what became of it"
