@@ -41,10 +41,12 @@ def final_document(f: Facts) -> Document:
 
 
 def _result(f: Facts) -> list[Block]:
+    compares = f.spec.get("goal") == "compare"
+    asked = "Target level with the best competitor, or ahead," if compares else "SOTA"
     answer = "yes" if succeeded(f.c) else "no"
     established = cite(f.c.stop["seq"], f.last("campaign.closed")) if terminal(f.c) else ""
     lines: list[Block] = [
-        Text(f"SOTA under the recorded conditions: {answer} {established}", strong=True),
+        Text(f"{asked} under the recorded conditions: {answer} {established}", strong=True),
         Text(MEANING),
         Text(": ".join(filter(None, ("State", terminal(f.c) or f.c.phase, reason(f.c))))),
     ]
