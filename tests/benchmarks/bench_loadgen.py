@@ -136,6 +136,14 @@ def p(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
 
 
+def tokenizer(folder: Path) -> Path:
+    """A folder with a tokenizer: vLLM's client makes its random prompts with one."""
+    sys.path.insert(0, str(HERE.parent / "engines"))
+    from make_model import make
+
+    return make(folder / "model")
+
+
 def vllm(python: str) -> Callable[[Path, Load, int], Figures]:
     """`vllm bench serve`, by what it reports."""
 
@@ -143,11 +151,20 @@ def vllm(python: str) -> Callable[[Path, Load, int], Figures]:
         count = load.requests(streams)
         with server(folder, load.pause_ms) as (url, _):
             argv = [python, "-m", "vllm.entrypoints.cli.main", "bench", "serve", "--backend", "openai"]
-            argv += ["--base-url", url, "--model", "m", "--skip-tokenizer-init", "--dataset-name", "random"]
-            argv += ["--random-input-len", "1", "--random-output-len", str(load.tokens), "--ignore-eos"]
+            argv += ["--base-url", url, "--model", "m", "--tokenizer", str(tokenizer(folder))]
+            argv += [
+                "--dataset-name",
+                "random",
+                "--random-input-len",
+                "8",
+                "--random-output-len",
+                str(load.tokens),
+                "--ignore-eos",
+            ]
             argv += ["--num-prompts", str(count), "--max-concurrency", str(streams), "--disable-tqdm"]
             argv += ["--save-result", "--save-detailed", "--result-dir", str(folder), "--result-filename", "vllm.json"]
-            subprocess.run(argv, check=True, timeout=LIMIT_S, stdout=subprocess.DEVNULL)
+            quiet = {"check": True, "timeout": LIMIT_S, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            subprocess.run(argv, **quiet)  # type: ignore[call-overload]
         out: dict[str, Any] = json.loads((folder / "vllm.json").read_bytes())
         ttft = [1e3 * each for each in out["ttfts"]]
         rate = out["request_throughput"]
