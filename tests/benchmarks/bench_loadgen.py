@@ -194,7 +194,7 @@ def main() -> int:
             found = _measured(sides, load, streams, 1 if args.quick else 3)
             rows += [(load.name, streams, side, *figures) for side, figures in found.items()]
             verdicts.append(_verdict(load, streams, found["sotad"], found[rival]))
-            print(f"{load.name} at {streams} streams done", file=sys.stderr, flush=True)
+            print(*verdicts[-1], file=sys.stderr, flush=True)
     headers = ["load", "streams", "client", "req/s", "tok/s", "us/event"]
     headers += ["TTFT + p50", "p99", "ITL ± p50", "p99"]
     formats = ("", "", "", ".0f", ".0f", ".1f", ".3f", ".3f", ".3f", ".3f")

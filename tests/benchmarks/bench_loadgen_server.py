@@ -76,7 +76,7 @@ class Stream(asyncio.Protocol):
             return
         asked = json.loads(body)
         self._stamps = self._all_stamps[str(asked["prompt"])] = [now]
-        self._left = self._count = asked.get("max_tokens") or asked["max_completion_tokens"]
+        self._left = self._count = asked.get("max_tokens", 16)  # vLLM's client first asks without
         self._transport.write(HEAD)
         self._next = self._loop.time()
         self._token()
