@@ -360,8 +360,9 @@ class Run:
             os.chdir(cwd)
             what = f"cannot execute {argv[0]} (PATH={self.env.get('PATH', '')})"
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores these two
-                signal.signal(number, signal.SIG_DFL)
+            for number in signal.valid_signals():  # by the interpreter, or by whoever put the daemon into background
+                if signal.getsignal(number) == signal.SIG_IGN:
+                    signal.signal(number, signal.SIG_DFL)
             os.execvpe(argv[0], argv, self.env)
         except BaseException as error:
             reason = error.strerror if isinstance(error, OSError) else repr(error)

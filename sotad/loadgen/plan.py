@@ -71,7 +71,7 @@ def make_plan(
         end += len(each)
         ends.append(end)
     tickets = b"".join(map(TICKET.pack, range(len(requests))))
-    descriptors = (_memory("requests", *requests), _memory("tickets", tickets))
+    descriptors = (_memory("requests", *requests), _reopened(_memory("tickets", tickets)))
     progress = _memory("progress", bytes(PROGRESS.size * len(slots)))
     return Plan(base_url, patience, ends, due_ns, wanted, slots, tokenizer, *descriptors, progress)
 
@@ -82,6 +82,17 @@ def _memory(name: str, *parts: bytes) -> int:
         file.writelines(parts)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def _reopened(descriptor: int) -> int:
+    """The same memory, opened by name: only then does the kernel lock the offset while a process reads.
+
+    What memfd_create(2) itself returns lacks FMODE_ATOMIC_POS (Linux, fs/file.c): two readers may get one ticket.
+    """
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
+    finally:
+        os.close(descriptor)
 
 
 class Shared:

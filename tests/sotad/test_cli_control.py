@@ -195,11 +195,12 @@ async def test_ctrl_c_is_quiet(service: Any, door: Client, here: StateDir) -> No
         *(sys.executable, "-m", "sotad.cli.control", "events", "--follow", "--dir", str(here.root)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     assert process.stdout
     await asyncio.wait_for(process.stdout.readline(), 30)
     process.send_signal(signal.SIGINT)
-    _, err = await process.communicate()
+    _, err = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, err) == (130, b"")
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from hypothesis import strategies as st
 
 from sotad.benchmark.arrivals import arrivals
 from sotad.benchmark.workload import Scenario, digest, prompts
+from sotad.loadgen.plan import make_plan
 from sotad.loadgen.stream import read_reply
+from sotad.loadgen.wire import Patience
 
 SCENARIO: dict[str, Any] = {"name": "chat", "num_prompts": 6, "input_len": 12, "output_len": 5, "seed": 3}
 
@@ -264,6 +268,30 @@ async def test_several_processes_share_one_run(tmp_path: Path, server: str, engi
     assert {each["error"] for each in out["requests"]} == {None} and engine.most_running <= 4
     assert len(out["client"]["processes"]) == 2
     assert all(0 <= each["sent_ns"] < each["first_token_ns"] <= out["duration_s"] * 1e9 for each in out["requests"])
+
+
+TAKE = """
+import sys
+from types import SimpleNamespace
+from sotad.loadgen.plan import Shared
+shared = object.__new__(Shared)
+shared._plan = SimpleNamespace(tickets_fd=int(sys.argv[1]))
+sys.stdin.readline()
+while (index := shared.next()) is not None:
+    print(index)
+"""
+
+
+def test_no_ticket_is_taken_twice() -> None:
+    """Three processes that take as fast as they can: every request has exactly one sender."""
+    plan = make_plan("http://x", Patience(1, 1), [b"x"] * 60_000, [0] * 60_000, [None] * 60_000, [1, 1, 1])
+    argv = [sys.executable, "-c", TAKE, str(plan.tickets_fd)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "pass_fds": [plan.tickets_fd]}
+    takers = [subprocess.Popen(argv, **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    with ThreadPoolExecutor(3) as pool:
+        taken = [int(line) for out, _ in pool.map(lambda t: t.communicate(b"go\n", 60), takers) for line in out.split()]
+    plan.close()
+    assert sorted(taken) == list(range(60_000))
 
 
 async def test_unlimited_concurrency_sends_all_at_once(tmp_path: Path, server: str, engine: Engine) -> None:
