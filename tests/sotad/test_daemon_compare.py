@@ -27,6 +27,7 @@ def compared(rig: Rig) -> Rig:
     return rig
 
 
+@pytest.mark.slow
 def test_a_comparison_of_two_kinds_of_framework_ends_with_its_decision(compared: Rig) -> None:
     """Who is behind is said, with goodput for each side; nothing is profiled; the token is nowhere on the disk."""
     audit(compared)
