@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
     _add_workload(parser.add_argument_group("what is sent"))
     _add_pace(parser.add_argument_group("how it is sent"))
     verdict = parser.add_argument_group("what becomes of it")
-    what = "a limit: max_p50_ttft_ms, max_p50_tpot_ms, max_p50_e2e_ms, min_success_rate; repeatable"
+    what = "a limit: max_p50_ttft_ms, max_p50_tpot_ms, max_p50_e2e_ms, min_success_rate (default 1); repeatable"
     verdict.add_argument("--sla", metavar="KEY=VALUE", action="append", default=[], type=_limit, help=what)
     verdict.add_argument("--out", metavar="FILE", type=Path, help="append one result row (JSON) per scenario")
     verdict.add_argument("--name", default="cli", help="what the rows call the scenario (default: %(default)s)")
@@ -239,7 +239,7 @@ def _keep(args: argparse.Namespace, spec: LoadSpec, report: JSON) -> JSON:
     from sotad.benchmark.metrics import errors_by_kind, make_row
     from statemachine.ranking import sla_failures
 
-    sla = dict(args.sla)
+    sla = {"min_success_rate": 1.0, **dict(args.sla)} if args.sla else {}
     about = {"candidate_id": "endpoint", "framework": "openai", "model": spec.model, "sla": sla}
     row = make_row(report, {**about, "server_command": None, "benchmark_command": sys.argv})
     failures = [failure for failure in sla_failures(row["metrics"], sla) if failure.key in sla]
