@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from statemachine import rates
+from statemachine.evidence import settled
 from statemachine.ranking import passes
 from statemachine.state import JSON, Campaign
-
-ENDED = frozenset({"stopped", "failed", "oom", "timeout"})
 
 
 def search(c: Campaign) -> JSON | None:
@@ -58,9 +57,10 @@ def next_rate(c: Campaign, framework: str, scenario: str) -> float | None:
 
 def found(c: Campaign, framework: str, scenario: str) -> JSON | None:
     """What the search for a pair came to; None while it goes on."""
-    launch = c.launches.get(launch_name(framework, scenario))
-    if launch is None or launch.status not in ENDED:
+    name = launch_name(framework, scenario)
+    if not settled(c, name):
         return None
+    launch = c.launches[name]
     made = tests(c, framework, scenario)
     about: JSON = {"framework": framework, "scenario": scenario, "tests": made}
     if launch.status != "stopped" or not made:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import count
 
 from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.hosts.gpus_judge import disturbances, occupied
@@ -28,7 +29,7 @@ async def until_idle(ctx: Context) -> None:
     if not watched(ctx):
         return
     deadline = ctx.journal.clock() + int(float(ctx.spec["budget"]["resource_wait_s"]) * 1e9)
-    for number in range(10**6):
+    for number in count():
         reasons = occupied(await _look(ctx, f"gpus-idle-{number}"))
         if not reasons:
             return

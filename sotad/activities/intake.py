@@ -133,7 +133,8 @@ async def _probe(ctx: Context, name: str, framework: JSON) -> None:
     try:
         if refusal:
             raise _ProbeError(refusal)
-        texts = {about: await _ask_help(ctx, name, about, framework) for about in driver.help_commands(command)}
+        helps = driver.help_commands(command).items()
+        texts = {about: await _ask_help(ctx, name, about, framework, argv) for about, argv in helps}
         version = await _ask(ctx, f"version-{name}", framework, driver.version_command(command))
     except _ProbeError as error:
         await ctx.once("framework.unsupported", {"framework": name, "reason": str(error)}, f"probe-{name}")
@@ -154,13 +155,11 @@ class _ProbeError(Exception):
     """A framework could not say its help or version."""
 
 
-async def _ask_help(ctx: Context, name: str, about: str, framework: JSON) -> bytes:
+async def _ask_help(ctx: Context, name: str, about: str, framework: JSON, argv: Sequence[str]) -> bytes:
     """The help of the server or of its benchmark client, for the record and for the flags; empty when it fails.
 
     A server without a help is not given up here: a missing one fails to say its version too.
     """
-    driver = FRAMEWORKS[framework["kind"]]
-    argv = driver.help_commands(driver.command(framework.get("command"), framework["python"]))[about]
     try:
         text = await _ask(ctx, f"help-{name}-{about}", framework, argv)
     except _ProbeError:

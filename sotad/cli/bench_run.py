@@ -234,9 +234,11 @@ async def _show_progress(plan: Plan, name: str) -> None:
 def _keep(args: argparse.Namespace, spec: LoadSpec, report: JSON) -> JSON:
     """The scenario's row, appended to --out; with what the SLA, as far as it was given, finds wrong."""
     import json
+    import os
     import sys
 
     from sotad.benchmark.metrics import errors_by_kind, make_row
+    from sotad.results.scrub import scrubber
     from statemachine.ranking import sla_failures
 
     sla = {"min_success_rate": 1.0, **dict(args.sla)} if args.sla else {}
@@ -246,6 +248,7 @@ def _keep(args: argparse.Namespace, spec: LoadSpec, report: JSON) -> JSON:
     row |= {"sla_failures": [failure._asdict() for failure in failures], "errors": errors_by_kind(report)}
     row["sla"]["passed"] = bool(sla) and row["status"] == "ok" and not failures
     row["client"] = {name: value for name, value in report["client"].items() if name != "processes"}
+    row = scrubber(os.environ)(row)
     if args.out:
         with args.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, separators=(",", ":")) + "\n")

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from sotad.config.section import Section
+from sotad.results.sla import DEPRECATED
 
 
 class Model(Section):
@@ -44,9 +45,7 @@ class Sla(Section):
     """Limits that a result must meet to count; milliseconds, and a rate from 0 to 1."""
 
     replaced: ClassVar[dict[str, str]] = {
-        old: f"limits are medians: write max_p50_{metric}_ms"
-        for metric in ("ttft", "tpot", "e2e")
-        for old in (f"max_p99_{metric}_ms", f"max_{metric}_ms")
+        old: f"limits are medians: write {new}" for old, new in DEPRECATED.items()
     } | {"passed": "only results have it: leave it out"}
 
     max_p50_ttft_ms: float = Field(gt=0)

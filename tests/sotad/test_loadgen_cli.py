@@ -82,6 +82,14 @@ async def test_one_row_for_each_concurrency(tmp_path: Path, endpoint: str) -> No
     assert one["sla"]["passed"] and one["client"]["valid"]
 
 
+async def test_no_secret_of_the_command_line_is_kept(tmp_path: Path, endpoint: str) -> None:
+    """The row holds the command that made it, without what looks like a token."""
+    rows, token = tmp_path / "rows.jsonl", "hf_PlantedOnTheCommandLine0123456789"
+    status, _, said = await bench(endpoint, *SMALL, "--concurrency", "1", "--model", token, "--out", str(rows))
+    assert status == 0, said
+    assert token not in rows.read_text() and "[redacted]" in rows.read_text()
+
+
 async def test_missed_sla_is_told_with_status_1(endpoint: str) -> None:
     """The table shows every latency, and the limit that does not hold."""
     status, out, _ = await bench(f"{endpoint}/v1", *SMALL, "--sla", "max_p50_tpot_ms=0.1")
