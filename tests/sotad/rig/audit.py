@@ -57,8 +57,13 @@ def one_end_each(events: list[Event]) -> Iterator[str]:
 
 
 def measured_once(events: list[Event]) -> Iterator[str]:
-    """No measurement is counted twice, none of a launch that stands is missing."""
+    """No measurement is counted twice, none of a launch that stands is missing.
+
+    What was measured before a resume found another world stands no longer; the same launch may be measured anew.
+    """
     rows: Counter[tuple[str, str, int, str, int]] = Counter()
+    moved = {e.campaign: e.seq for e in events if e.type == "resume.mismatch"}
+    events = [e for e in events if e.seq > moved.get(e.campaign, 0)]
     stands = {(e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type == "candidate.stopped"}
     for e in events:
         if e.type == "benchmark.finished":
