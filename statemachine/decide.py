@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from statemachine import evidence, goodput
+from statemachine import evidence, fairness, goodput
 from statemachine.evidence import Contest, Entry, digest
 from statemachine.ranking import passes
 from statemachine.state import JSON, Campaign
@@ -186,7 +186,7 @@ def _planning(c: Campaign) -> list[Command]:
 
 def _gap(c: Campaign) -> list[Command]:
     if c.fairness.get("round") != c.round:
-        items = evidence.fairness_items(c)
+        items = fairness.fairness_items(c)
         passed = all(item["match"] for item in items)
         return [Record("fairness.checked", {"round": c.round, "items": items, "passed": passed})]
     if not c.fairness["passed"]:
@@ -215,7 +215,7 @@ def _aa(c: Campaign) -> list[Command]:
 
 
 def _unfair(c: Campaign) -> Record:
-    differing = ", ".join(item["condition"] for item in evidence.fairness_items(c) if not item["match"])
+    differing = ", ".join(item["condition"] for item in fairness.fairness_items(c) if not item["match"])
     if c.fairness.get("violations", 0) == 0:
         action = "measure every candidate anew"
         return Record("fairness.violated", {"round": c.round, "item": differing, "action": action})

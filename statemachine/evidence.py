@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from statemachine.gap import Block, GapDecision, GapRule, check_aa, combine, decide_gap, decide_improvement
@@ -325,43 +324,6 @@ def improvement_verdict(c: Campaign) -> JSON | None:
     verdicts = [decision.verdict for decision in found.values() if decision]
     accepted = "accept" in verdicts and set(verdicts) <= {"accept", "flat"}
     return {"accepted": accepted, "decisions": as_json(found)}
-
-
-def fairness_items(c: Campaign) -> list[JSON]:
-    """Every condition that must match between the compared sides, with the value of each side."""
-    frameworks = {c.target, *(pair[1].framework for pair in gap_contest(c).pairs.values())}
-    conditions: dict[str, Callable[[str], Any]] = {
-        "model": lambda name: c.spec["frameworks"][name].get("model", c.spec["model"]["id"]),
-        "precision": lambda name: c.spec["frameworks"][name].get("precision", c.spec["model"]["precision"]),
-        "gpu_count": lambda name: c.spec["frameworks"][name].get("gpus", len(c.lease.get("gpu_ids", []))),
-        "endpoint": lambda name: c.spec["frameworks"][name].get("endpoint", c.spec["workload"]["endpoint"]),
-        "workload": lambda name: c.workload_digest,
-        "candidates searched": lambda name: "yes" if name in c.exhausted else "no",
-    }
-    if len({c.spec["frameworks"][name].get("kind") for name in frameworks}) == 1:
-        conditions["fixed options"] = lambda name: c.spec["frameworks"][name].get("options", {})
-    else:
-        conditions |= {key: partial(_served_with, c, key) for key in SAME_IN_ALL}
-    items = []
-    for condition, ask in conditions.items():
-        found = {name: ask(name) for name in sorted(frameworks)}
-        told = [value for value in found.values() if value is not None or condition not in SAME_IN_ALL]
-        items.append({"condition": condition, "values": found, "match": len(set(map(digest, told))) <= 1})
-    return items
-
-
-SAME_IN_ALL = ("dtype", "kv_cache_dtype", "quantization", "speculative", "prefix_cache")
-"""What the compared commands of different frameworks must have in common, whatever their flags are called; what a
-driver cannot tell is no difference."""
-
-
-def _served_with(c: Campaign, condition: str, framework: str) -> Any:
-    """The value of a condition in a framework's compared commands, as launched; None when nobody can tell."""
-    sides = {entry for pair in gap_contest(c).pairs.values() for entry in pair if entry.framework == framework}
-    launches = [c.launches.get(search_launch(framework, entry.candidate)) for entry in sides]
-    found = [row.get("conditions", {}).get(condition) for launch in launches if launch for row in launch.rows]
-    values = {json.dumps(value, sort_keys=True) for value in found if value is not None}
-    return json.loads(values.pop()) if len(values) == 1 else sorted(values) or None
 
 
 # --- profiles, rows, patches -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from statemachine import evidence, goodput
+from statemachine import evidence, fairness, goodput
 from statemachine.evidence import COMMIT_GATES, MIN_ROW_SHARE, digest
 from statemachine.ranking import passes, sla_failures
 from statemachine.state import Campaign, World
@@ -352,7 +352,7 @@ def starts_at_checked_commit(a: Ask) -> str | None:
 
 @guard
 def fairness_adds_up(a: Ask) -> str | None:
-    items = evidence.fairness_items(a.c)
+    items = fairness.fairness_items(a.c)
     passed = all(item["match"] for item in items)
     right = (a.p["items"], a.p["passed"]) == (items, passed)
     return _unless(right, f"every condition as the spec and the state say, passed = {passed}")

@@ -138,7 +138,7 @@ async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: 
         before = await server.metrics()
         raw, reasons = await _sample(ctx, server, sample, scenario, seed)
         if not reasons:
-            observed = FRAMEWORKS[server.kind].observe(await server.metrics(), before=before)
+            observed = FRAMEWORKS[server.kind].observe(await server.metrics(), await server.info(), before)
             row = make_row(json.loads(raw), _context(ctx, server, observed))
             kept = await ctx.keep(raw, f"benchmark/raw/{ctx.job}/{name}.json")
             await ctx.once("benchmark.finished", {**about, "row": row, "raw": kept}, name)

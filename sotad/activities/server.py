@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,12 +126,22 @@ class Server:
 
     async def metrics(self) -> str:
         """What it tells of itself in the Prometheus format; empty when it does not."""
+        return await self._get(FRAMEWORKS[self.kind].metrics_path)
+
+    async def info(self) -> JSON:
+        """Its own description of how it serves; empty where it has none."""
+        for path in FRAMEWORKS[self.kind].info_paths:
+            with suppress(ValueError):
+                found = json.loads(await self._get(path) or "null")
+                if isinstance(found, dict):
+                    return found
+        return {}
+
+    async def _get(self, path: str) -> str:
+        """The text of an answer with status 200; empty otherwise."""
         timeout = aiohttp.ClientTimeout(total=10)
         try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(self.url + FRAMEWORKS[self.kind].metrics_path) as response,
-            ):
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.url + path) as response:
                 return await response.text() if response.status == 200 else ""
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
             return ""

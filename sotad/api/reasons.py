@@ -115,7 +115,8 @@ def _sla_flip(p: JSON) -> list[str]:
 def _fairness(p: JSON, c: Campaign) -> Words:
     def line(item: JSON) -> str:
         values = ", ".join(f"{side} {json.dumps(value)}" for side, value in item.get("values", {}).items())
-        return f"{item['condition']}: {values} - {'equal' if item['match'] else 'DIFFERENT'}"
+        verdict = "noted" if item.get("verdict") == "noted" else "equal" if item["match"] else "DIFFERENT"
+        return f"{item['condition']}: {values} - {verdict}"
 
     differing = [item["condition"] for item in p["items"] if not item["match"]]
     changed = f"equal values of: {', '.join(differing)}" if differing else "any of these differing"

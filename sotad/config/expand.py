@@ -10,6 +10,7 @@ from sotad.config.framework import Framework
 from sotad.config.sections import Search
 from sotad.frameworks import FRAMEWORKS
 from sotad.search.candidates import BASELINE, GENERATIONS, candidate_id, canonical, overrides, untried
+from statemachine.fairness import VERSION
 
 JSON = dict[str, Any]
 
@@ -30,6 +31,7 @@ def expand(config: CampaignConfig, base: Path) -> JSON:
     }
     disabled = [name for name in config.frameworks if name not in enabled]
     spec["excluded"] = dict.fromkeys(disabled, "disabled in the campaign file") | config.excluded
+    spec["fairness"] = VERSION
     return spec
 
 

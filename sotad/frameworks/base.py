@@ -24,6 +24,9 @@ CONDITIONS = (
     "prefix_cache",
     "speculative",
     "max_context",
+    "tokenizer",
+    "cpu_offload",
+    "memory_fraction",
 )
 _DTYPES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "fp8_e4m3"}
 _WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "half", "float")

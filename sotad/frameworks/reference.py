@@ -61,5 +61,8 @@ class Reference(Framework):
             "prefix_cache": first(flags, "prefix_cache", default=True),  # sotad/refengine/flags.py
             "speculative": False,
             "max_context": first(flags, "max_model_len", default=model.get("max_context")),
+            "tokenizer": "bytes",  # sotad/refengine/tokenizer.py has no other
+            "cpu_offload": 0,
+            "memory_fraction": None,
         }
         return {name: known[name] for name in CONDITIONS}

@@ -102,6 +102,9 @@ class SGLang(Framework):
             "prefix_cache": not first(flags, "disable_radix_cache", default=False),
             "speculative": {"method": str(algorithm).lower(), "draft_tokens": drafts} if algorithm else False,
             "max_context": first(flags, "context_length", default=model.get("max_context")),
+            "tokenizer": first(flags, "tokenizer_path", default=model.get("tokenizer")),
+            "cpu_offload": first(flags, "cpu_offload_gb", default=0),
+            "memory_fraction": first(flags, "mem_fraction_static"),
         }
 
     def observe(

@@ -78,4 +78,7 @@ class TensorRTLLM(Framework):
             "prefix_cache": True if file is None else None,  # KvCacheConfig.enable_block_reuse
             "speculative": False if file is None else None,
             "max_context": first(flags, "max_seq_len", default=model.get("max_context")),
+            "tokenizer": first(flags, "tokenizer", default=model.get("tokenizer")),
+            "cpu_offload": 0 if file is None else None,  # KvCacheConfig.host_cache_size
+            "memory_fraction": first(flags, "kv_cache_free_gpu_memory_fraction", "free_gpu_memory_fraction"),
         }

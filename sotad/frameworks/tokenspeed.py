@@ -61,4 +61,7 @@ class TokenSpeed(Framework):
             "prefix_cache": first(flags, "enable_prefix_caching", default=True),
             "speculative": explicit if algorithm else speculation(first(flags, "speculative_config")),
             "max_context": first(flags, "max_model_len", default=model.get("max_context")),
+            "tokenizer": first(flags, "tokenizer", default=model.get("tokenizer")),
+            "cpu_offload": None,
+            "memory_fraction": first(flags, "gpu_memory_utilization"),
         }

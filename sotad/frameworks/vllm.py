@@ -103,6 +103,9 @@ class Vllm(Framework):
             "prefix_cache": _switch(flags, "enable_prefix_caching", True),
             "speculative": speculation(first(flags, "speculative_config")),
             "max_context": first(flags, "max_model_len", default=model.get("max_context")),
+            "tokenizer": first(flags, "tokenizer", default=model.get("tokenizer")),
+            "cpu_offload": first(flags, "cpu_offload_gb", default=0),
+            "memory_fraction": first(flags, "gpu_memory_utilization"),
         }
 
 

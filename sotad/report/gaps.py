@@ -190,12 +190,15 @@ def fairness_document(f: Facts) -> Document:
     )
 
 
+_MATCHES = {"noted": "no: each framework's own"}
+
+
 def _conditions(event: Event) -> Table:
     rows = [
         (
             str(item.get("condition")),
             ", ".join(f"{k}: {v}" for k, v in sorted(item.get("values", {}).items())),
-            "yes" if item.get("match") else "no",
+            _MATCHES.get(item.get("verdict")) or ("yes" if item.get("match") else "no"),
         )
         for item in event.payload["items"]
     ]

@@ -10,7 +10,7 @@ from sotad.config.expand import longest
 from sotad.config.rules.finding import JSON, Finding, warning
 from sotad.redact import NAMES, redactor
 from sotad.search.candidates import canonical
-from statemachine.evidence import SAME_IN_ALL
+from statemachine.fairness import SAME_IN_ALL
 
 _BEARER = re.compile(r"\bBearer\s+[\w.~+/=-]{16,}")
 FULL_PROMPTS = 80  # what a result needs; fewer check the flow
