@@ -483,6 +483,7 @@ class ProfileCaptured(Payload):
     framework: str
     commit: str
     trace: Artifact
+    traces: list[JSON] = []  # all of them, each with its stage; empty where the one holds every stage
 
 
 @_event("profile.rejected")
@@ -515,6 +516,7 @@ class PipelineWritten(Payload):
     round: int
     commit: str
     document: Artifact
+    limit: JSON | None = None  # stage, roofline_ms, measured_ms and fraction of a step, where a model can tell
 
 
 # --- patch, gates, review --------------------------------------------------------------------------------------------

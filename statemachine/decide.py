@@ -270,7 +270,17 @@ def _selecting(c: Campaign) -> list[Command]:
     if not rows:
         tried = sum(1 for attempt in c.attempts.values() if attempt.round == c.round)
         reason = f"every cited row is dealt with: {len(c.rejected_rows)} rejected, {tried} attempts this round"
-        payload = {"condition": "no_patch", "reason": reason, "evidence": [c.rootcause["seq"], c.gaps[-1]["seq"]]}
+        seen = [c.rootcause["seq"], c.gaps[-1]["seq"]]
+        limit = evidence.at_limit(c)
+        if limit:
+            share = f"{limit['stage']} takes {limit['measured_ms']:g} ms a step, and cannot take less than"
+            near = f"{reason}; {share} {limit['roofline_ms']:g} ms on this hardware"
+            return [
+                Record(
+                    "stop.proposed", {"condition": "at_limit", "reason": near, "evidence": [*seen, c.pipeline["seq"]]}
+                )
+            ]
+        payload = {"condition": "no_patch", "reason": reason, "evidence": seen}
         return [Record("stop.proposed", payload)]
     return [_do(c, "propose", f"propose/r{c.round}/{len(c.rejected_rows)}", rows=rows)]
 

@@ -21,6 +21,8 @@ from statemachine.stopping import to_skip
 SETTLED = frozenset({"stopped", "failed", "oom", "timeout"})
 MIN_ROW_SHARE = 1.0  # percent of GPU (or operator) time in the slow stage below which a row proves nothing
 
+NEAR_LIMIT = 0.9  # roofline time over measured time of the slow stage from which a patch cannot gain a tenth
+
 
 def digest(value: Any) -> str:
     """SHA-256 over the canonical JSON of a value."""
@@ -339,6 +341,21 @@ def plausible_rows(c: Campaign) -> list[str]:
 def table_row(c: Campaign, row_id: str) -> JSON | None:
     """The row of the current kernel table with that id."""
     return next((row for row in c.tables.get("rows", []) if row["row_id"] == row_id), None)
+
+
+def slowest_stage(c: Campaign) -> str | None:
+    """The stage that costs the target most against the leader, by the steps of the current tables."""
+    rows = [row for row in c.tables.get("rows", []) if row["row_id"] == f"{row['stage']}/step" and "extra_ms" in row]
+    steps = {row["stage"]: row["extra_ms"] for row in rows}
+    return max(steps, key=lambda stage: (steps[stage], stage)) if steps else None
+
+
+def at_limit(c: Campaign) -> JSON | None:
+    """What shows that the slow stage is as fast as its hardware allows; None when nothing does."""
+    limit: JSON = c.pipeline.get("limit") or {}
+    here = (c.pipeline.get("round"), c.pipeline.get("commit")) == (c.round, c.champion)
+    near = here and limit.get("stage") == c.rootcause.get("stage") and limit.get("fraction", 0.0) >= NEAR_LIMIT
+    return limit if near else None
 
 
 def needed_profiles(c: Campaign) -> dict[str, Entry]:

@@ -425,7 +425,8 @@ def _stop_after_gap(c: Campaign, p: JSON) -> tuple[str, str]:
 
 @_on("profile.captured")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    c.profiles[p["side"]] = {"commit": p["commit"], "round": p["round"], "trace": p["trace"], "seq": e.seq}
+    profile = {"commit": p["commit"], "round": p["round"], "trace": p["trace"], "seq": e.seq}
+    c.profiles[p["side"]] = profile | ({"traces": p["traces"]} if p.get("traces") else {})
 
 
 @_on("tables.produced")
@@ -436,6 +437,8 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 @_on("pipeline.written")
 def _(c: Campaign, e: Event, p: JSON) -> None:
     c.pipeline = {"round": p["round"], "commit": p["commit"], "seq": e.seq}
+    if p.get("limit"):
+        c.pipeline["limit"] = p["limit"]
 
 
 @_on("rootcause.written")

@@ -6,12 +6,13 @@ a random number, so a replay of the ledger asks exactly the questions that were 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from statemachine import evidence, fairness, goodput
-from statemachine.evidence import COMMIT_GATES, MIN_ROW_SHARE, digest
+from statemachine.evidence import COMMIT_GATES, MIN_ROW_SHARE, NEAR_LIMIT, digest
 from statemachine.ranking import passes, sla_failures
 from statemachine.state import Campaign, World
 from statemachine.table import HALTED, LIVE, SUCCESS
@@ -458,6 +459,32 @@ def _unresolved(c: Campaign, row_ids: list[str], stage: str) -> str | None:
 @guard
 def cited_rows_count(a: Ask) -> str | None:
     return _unresolved(a.c, a.p["rows"], a.p["stage"])
+
+
+@guard
+def stage_is_slow(a: Ask) -> str | None:
+    slow = evidence.slowest_stage(a.c)
+    return _unless(slow is None or a.p["stage"] == slow, f"the stage that costs most against the leader, {slow}")
+
+
+@guard
+def limit_adds_up(a: Ask) -> str | None:
+    limit = a.p.get("limit")
+    if limit is None:
+        return None
+    roofline, measured = float(limit.get("roofline_ms", 0)), float(limit.get("measured_ms", 0))
+    if not 0 < roofline <= measured:
+        return "a roofline time above 0 and no longer than what was measured: a model that is beaten is wrong"
+    right = math.isclose(limit.get("fraction", -1), roofline / measured, abs_tol=1e-3)
+    return _unless(right, f"fraction = roofline_ms / measured_ms = {roofline / measured:.4f}")
+
+
+@guard
+def near_the_limit(a: Ask) -> str | None:
+    if a.p["condition"] != "at_limit":
+        return None
+    needed = f"pipeline.written of this round whose limit for the slow stage has a fraction of {NEAR_LIMIT} or more"
+    return _unless(evidence.at_limit(a.c) is not None, needed)
 
 
 @guard

@@ -74,7 +74,15 @@ STEPS: tuple[Step, ...] = (
     _step("gap.decided", "round.gap", "blocked", "gap_adds_up", "no_call"),
     _step("profile.captured", "round.profiling", "round.profiling", "profile_of_compared_commit"),
     _step("tables.produced", "round.profiling", "round.profiling", "this_round", "at_champion", "profiles_fresh"),
-    _step("pipeline.written", "round.profiling", "round.profiling", "this_round", "at_champion", "tables_fresh"),
+    _step(
+        "pipeline.written",
+        "round.profiling",
+        "round.profiling",
+        "this_round",
+        "at_champion",
+        "tables_fresh",
+        "limit_adds_up",
+    ),
     _step(
         "rootcause.written",
         "round.profiling",
@@ -84,6 +92,7 @@ STEPS: tuple[Step, ...] = (
         "profiles_fresh",
         "tables_fresh",
         "pipeline_fresh",
+        "stage_is_slow",
         "cited_rows_count",
     ),
     _step("idea.rejected", "round.selecting", "round.selecting", "this_round", "rows_of_rootcause"),
@@ -96,7 +105,7 @@ STEPS: tuple[Step, ...] = (
         "citations_resolve",
         "history_consulted",
     ),
-    _step("stop.proposed", "round.selecting", "stopping", "no_open_row"),
+    _step("stop.proposed", "round.selecting", "stopping", "no_open_row", "near_the_limit"),
     _step(
         "patch.applied",
         "round.patching",

@@ -3,95 +3,189 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 
 from sotad.activities.context import ActivityFailed, Context
-from sotad.activities.server import Server, ServerFailed, render_launch, require
-from sotad.activities.traffic import load_spec
+from sotad.activities.server import Server, ServerFailed, render_launch, require, target_help
+from sotad.activities.traffic import load_spec, shape_of
 from sotad.analysis.explain import statement
+from sotad.capture.plan import Call, CaptureSpec, Expected, Stage, stages_of
 from sotad.frameworks import FRAMEWORKS
-from sotad.frameworks.help import Help
+from sotad.frameworks.base import Call as DriverCall
+from sotad.frameworks.base import Framework, Profiler
+from sotad.frameworks.render import BadFlag
 from sotad.hosts.base import HostError
 from statemachine.state import JSON
 
 PROFILE_SEED = 77
 NOTE = "note"  # a folder beside the runs
+CAPTURE_S = 900.0
 
 
 async def profile(ctx: Context) -> str:
-    """Capture one side: same commit and flags as compared, every step of one pass of the slow scenario.
+    """Capture one side: same commit and flags as compared, at the slow scenario's shape.
 
     Raises:
         ActivityFailed: no usable trace; the reason is on record as profile.rejected.
     """
     p = ctx.params
-    artifact = await _noted(ctx) or await _profile(ctx)
+    traces = await _noted(ctx) or await _profile(ctx)
     await ctx.stop("server")
     known = {key: p[key] for key in ("side", "framework", "commit")}
-    await ctx.once("profile.captured", {**known, "round": ctx.c.round, "trace": artifact}, "captured")
-    return str(artifact["sha256"])
+    captured = {**known, "round": ctx.c.round, "trace": _plain(traces[0]), "traces": traces}
+    await ctx.once("profile.captured", captured, "captured")
+    return ", ".join(str(trace["sha256"]) for trace in traces)
 
 
-async def _noted(ctx: Context) -> JSON | None:
-    """The trace that an earlier entry kept, when it came that far."""
+def _plain(trace: JSON) -> JSON:
+    return {key: value for key, value in trace.items() if key != "stage"}
+
+
+async def _noted(ctx: Context) -> list[JSON] | None:
+    """The traces that an earlier entry kept, when it came that far."""
     try:
-        found: JSON = json.loads(await ctx.output(NOTE, "trace.json"))
+        found: list[JSON] = json.loads(await ctx.output(NOTE, "traces.json"))
     except HostError:  # there is no such file
         return None
     return found
 
 
-async def _profile(ctx: Context) -> JSON:
-    """Capture, keep the trace, and note that this is done."""
+async def _profile(ctx: Context) -> list[JSON]:
+    """Capture, keep the traces, and note that this is done."""
+    try:
+        files = await _files(ctx)
+    except (ServerFailed, ActivityFailed, BadFlag) as error:
+        rejected = {"round": ctx.c.round, "side": ctx.params["side"], "reason": str(error)[:2000]}
+        await ctx.once("profile.rejected", rejected, "rejected")
+        raise ActivityFailed(f"profile of the {ctx.params['side']}: {error}") from None
+    traces = [await _keep(ctx, stage, file, number) for number, (stage, file) in enumerate(files)]
+    await ctx.host.put(ctx.run_id(NOTE), "traces.json", json.dumps(traces).encode())
+    return traces
+
+
+async def _keep(ctx: Context, stage: str, file: Path, number: int) -> JSON:
+    part = f"-{stage}-{number}" if stage else ""
+    name = f"profiles/{ctx.params['side']}{part}-r{ctx.c.round}{''.join(file.suffixes[-2:])}"
+    return {**await ctx.keep(file.read_bytes(), name), "stage": stage}
+
+
+async def _files(ctx: Context) -> list[tuple[str, Path]]:
+    """Stage and path of every trace: one server for all stages, or one each where the engine needs that."""
+    shape, model = shape_of(ctx.spec, ctx.params["scenario"]), ctx.spec["model"]
+    stages = stages_of(shape, model.get("max_context"))
+    driver = FRAMEWORKS[ctx.spec["frameworks"][ctx.params["framework"]]["kind"]]
+    if driver.traces_whole_pass:
+        return await _traced(ctx, [], "server")
+    if driver.counts_own_steps:
+        return [file for stage in stages for file in await _traced(ctx, [stage], f"server-{stage.stage}")]
+    return await _traced(ctx, stages, "server")
+
+
+async def _traced(ctx: Context, stages: list[Stage], name: str) -> list[tuple[str, Path]]:
+    """What one server lifetime yields; without stages, the trace of one pass of the whole scenario."""
     p = ctx.params
     kind = ctx.spec["frameworks"][p["framework"]]["kind"]
-    folder = Path(ctx.host.path(ctx.run_id("server"))) / "traces"
-    how = FRAMEWORKS[kind].profiler(str(folder), Help({}))
-    flags = {**p["flags"], **(how.flags if how else {})}
-    server = await Server.start(ctx, kind, await render_launch(ctx, p["framework"], p["commit"], flags))
-    try:
-        await server.ready()
-        trace = await _capture(ctx, server, p["scenario"])
-    except (ServerFailed, ActivityFailed, aiohttp.ClientError, TimeoutError) as error:
-        rejected = {"round": ctx.c.round, "side": p["side"], "reason": str(error)}
-        await ctx.once("profile.rejected", rejected, "rejected")
-        raise ActivityFailed(f"profile of the {p['side']}: {error}") from None
-    artifact = await ctx.keep(trace.read_bytes(), f"profiles/{p['side']}-r{ctx.c.round}{''.join(trace.suffixes[-2:])}")
-    await ctx.host.put(ctx.run_id(NOTE), "trace.json", json.dumps(artifact).encode())
-    return artifact
+    driver, folder = FRAMEWORKS[kind], Path(ctx.host.path(ctx.run_id(name))) / "traces"
+    how = driver.profiler(str(folder), await target_help(ctx, p["framework"]), _steps(driver, stages), "sotad")
+    if how is None:
+        raise ActivityFailed(f"{kind} cannot be profiled: sotad knows no way to make it write a trace")
+    command = await render_launch(ctx, p["framework"], p["commit"], {**p["flags"], **how.flags})
+    command = replace(command, environment={**command.environment, **how.env})
+    server = await Server.start(ctx, kind, command, name)
+    await server.ready()
+    files = await (_capture(ctx, server, how, folder, stages) if stages else _whole_pass(ctx, server, how))
+    lost = driver.fell_back((await server.log()).decode(errors="replace"), command.rendered.passed)
+    await ctx.stop(name)
+    if lost:
+        raise ActivityFailed("the server does not do what its flags say: " + "; ".join(lost))
+    return files
 
 
-async def _capture(ctx: Context, server: Server, scenario: str) -> Path:
+def _steps(driver: Framework, stages: list[Stage]) -> int | None:
+    return stages[0].active if driver.counts_own_steps and stages else None
+
+
+async def _capture(
+    ctx: Context, server: Server, how: Profiler, folder: Path, stages: list[Stage]
+) -> list[tuple[str, Path]]:
+    """Each stage apart, by a process of its own, which outlives a daemon."""
+    run = "capture-" + "-".join(stage.stage for stage in stages)
+    spec = _capture_spec(ctx, server, how, folder, stages)
+    out = ctx.path(run, "out.json")
+    argv = ("-m", "sotad.capture", "spec.json.in", str(out))
+    command = ctx.python(*argv, timeout_s=CAPTURE_S, cwd=ctx.host.path(ctx.run_id(run)))
+    await ctx.start(run, command, {"spec.json.in": spec.model_dump_json().encode()})
+    require(await server.while_running(run), "capture", await ctx.tail(run))
+    done: list[JSON] = json.loads(out.read_bytes())["stages"]
+    if problems := [f"{stage['stage']}: {problem}" for stage in done for problem in stage["problems"]]:
+        raise ActivityFailed("the trace does not show what was asked for: " + "; ".join(problems))
+    return [(stage["stage"], Path(file)) for stage in done for file in stage["files"]]
+
+
+def _capture_spec(ctx: Context, server: Server, how: Profiler, folder: Path, stages: list[Stage]) -> CaptureSpec:
+    workload = load_spec(ctx.spec, server.url, server.model, ctx.params["scenario"], PROFILE_SEED + ctx.attempt)
+    scenario = workload["scenario"]
+    graphs = FRAMEWORKS[server.kind].replays_graphs(server.command.rendered.passed)
+    tokens = {key: scenario[key] for key in ("first_token", "last_token", "tokenizer") if key in scenario}
+    return CaptureSpec(
+        base_url=server.url,
+        model=server.model,
+        endpoint=workload["endpoint"],
+        extra_body=workload["extra_body"],
+        folder=str(folder),
+        start=_call(how.start),
+        stop=_call(how.stop),
+        files=how.files,
+        settle_s=how.settle_s,
+        timeout_s=ctx.spec["workload"]["request_timeout_s"],
+        stages=stages,
+        expected=Expected(gpu=bool(ctx.c.lease.get("gpu_ids")), graphs=graphs),
+        seed=scenario["seed"],
+        **tokens,
+    )
+
+
+def _call(call: DriverCall | None) -> Call | None:
+    if call is None:
+        return None
+    return Call(path=call.path, body=None if call.body is None else dict(call.body), may_fail=call.may_fail)
+
+
+async def _whole_pass(ctx: Context, server: Server, how: Profiler) -> list[tuple[str, Path]]:
     """Warm up, then one traced pass of the scenario; unique prompts, so that no cache hides the prefill.
 
     Load generator and capture outlive a daemon: a pass that an earlier entry began is waited for, not repeated.
     """
+    assert how.start and how.stop, "the reference engine's profiler is started and stopped"
     begun = (await ctx.host.status(ctx.run_id("traced"))).phase != "absent"
-    timeout = aiohttp.ClientTimeout(total=120)
-    async with aiohttp.ClientSession(timeout=timeout, raise_for_status=False) as session:
-        if not begun:
-            await _pass(ctx, server, scenario, "warmup", PROFILE_SEED + ctx.attempt * 1000)
-            await _post(session, f"{server.url}/start_profile")
-        await _pass(ctx, server, scenario, "traced", PROFILE_SEED + ctx.attempt * 1000 + 1)
-        answer = await _post(session, f"{server.url}/stop_profile")
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
+            if not begun:
+                await _pass(ctx, server, "warmup", PROFILE_SEED + ctx.attempt * 1000)
+                await _post(session, server.url, how.start)
+            await _pass(ctx, server, "traced", PROFILE_SEED + ctx.attempt * 1000 + 1)
+            answer = await _post(session, server.url, how.stop)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise ActivityFailed(f"the profiler could not be driven: {error!r}") from error
     files = [Path(name) for name in answer.get("files", [])]
     if not files or not files[0].is_file():
         raise ActivityFailed(f"the server wrote no trace: {answer}")
-    return files[0]
+    return [("", files[0])]
 
 
-async def _post(session: aiohttp.ClientSession, url: str) -> JSON:
-    async with session.post(url, json={}) as response:
+async def _post(session: aiohttp.ClientSession, url: str, call: DriverCall) -> JSON:
+    async with session.post(url + call.path, json=dict(call.body or {})) as response:
         if response.status != 200:
-            raise ActivityFailed(f"{url} answered {response.status}: {(await response.text())[:300]}")
+            raise ActivityFailed(f"{call.path} answered {response.status}: {(await response.text())[:300]}")
         answer: JSON = await response.json()
         return answer
 
 
-async def _pass(ctx: Context, server: Server, scenario: str, name: str, seed: int) -> None:
-    workload = load_spec(ctx.spec, server.url, server.model, scenario, seed)
+async def _pass(ctx: Context, server: Server, name: str, seed: int) -> None:
+    workload = load_spec(ctx.spec, server.url, server.model, ctx.params["scenario"], seed)
     out = ctx.path(name, "out.json")
     argv = ("-m", "sotad.loadgen", "spec.json.in", str(out))
     spec = ctx.python(*argv, timeout_s=300, cwd=ctx.host.path(ctx.run_id(name)))

@@ -53,7 +53,7 @@ async def render_launch(ctx: Context, framework: str, commit: str, flags: dict[s
     """
     spec = ctx.spec["frameworks"][framework]
     driver = FRAMEWORKS[spec["kind"]]
-    help = await asyncio.to_thread(_help, ctx, framework)
+    help = await target_help(ctx, framework)
     command = driver.command(spec.get("command"), spec["python"])
     rendered = driver.launch(command, ctx.spec["model"], {**spec["options"], **flags}, help)
     folder = await checkout(ctx, framework, commit)
@@ -69,9 +69,10 @@ def environment(framework: JSON) -> JSON:
     return {**clean, **(framework.get("env") or {}), "secrets": tuple(framework.get("env_from") or ())}
 
 
-def _help(ctx: Context, framework: str) -> Help:
+async def target_help(ctx: Context, framework: str) -> Help:
     """What the target environment's help said at intake."""
-    return parse_help(ctx.artifacts.read(ctx.c.probes[framework]["help"]["sha256"]).decode(errors="replace"))
+    text = await asyncio.to_thread(ctx.artifacts.read, ctx.c.probes[framework]["help"]["sha256"])
+    return parse_help(text.decode(errors="replace"))
 
 
 @dataclass(slots=True)
@@ -159,7 +160,7 @@ class Server:
         if status.phase == "exited":
             if status.reason == "stopped":
                 raise RunLost(f"{run} was stopped before everything was measured")
-            log = (await self._log()).decode(errors="replace")
+            log = (await self.log()).decode(errors="replace")
             if PORT_TAKEN in log.lower():
                 raise RunLost(f"port {self.port} was taken by another program before {run} could listen")
             end = status.message or f"exit code {status.exit_code}, signal {status.signal}"
@@ -185,9 +186,9 @@ class Server:
     async def stop(self) -> JSON:
         """End it; return its log as an artifact."""
         await self.ctx.stop(self.name)
-        return await self.ctx.keep(await self._log(), f"logs/{self.ctx.job}.log")
+        return await self.ctx.keep(await self.log(), f"logs/{self.ctx.job}.log")
 
-    async def _log(self) -> bytes:
+    async def log(self) -> bytes:
         """Everything it printed: some log to stdout, some to stderr."""
         return await self.ctx.output(self.name) + await self.ctx.output(self.name, "stderr.log")
 

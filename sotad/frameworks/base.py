@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 from sotad.frameworks.facts import Metrics, Reading
 from sotad.frameworks.help import Help, plain, static_help
 from sotad.frameworks.interpreter import interpreter
-from sotad.frameworks.logs import Failure, Pattern, classify
+from sotad.frameworks.logs import FELL_BACK, GRAPHS_LOST, Failure, Pattern, classify, fell_back
 from sotad.frameworks.render import BadFlag, Rename, Rendered, Value, render
 
 PORT = "{port}"  # stands for the port in recorded commands: the port is not part of the command's identity
@@ -81,6 +82,11 @@ class Framework:
     info_paths: ClassVar[tuple[str, ...]] = ()  # the first that answers 200 describes the running server
     readings: ClassVar[Mapping[str, Reading]] = {}
     patterns: ClassVar[tuple[Pattern, ...]] = ()
+    traces_whole_pass: ClassVar[bool] = False  # one trace of all of the scenario is small enough
+    counts_own_steps: ClassVar[bool] = False  # its profiler cannot be told when: one server for each stage
+    fallbacks: ClassVar[tuple[str, ...]] = ()  # log lines of a server that does not do what its flags say
+    graphs_off: ClassVar[tuple[str, ...]] = ()  # flags with which decode is not replayed from CUDA graphs
+    used: ClassVar[Mapping[str, str]] = {}  # flag -> the words in the log that tell the value in use
 
     def command(self, given: str | Sequence[str] | None = None, python: str = "") -> list[str]:
         """The server's command prefix: as configured, else the interpreter's module, else the default program."""
@@ -150,6 +156,17 @@ class Framework:
     def conditions(self, flags: Mapping[str, Value], model: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What a comparison must hold equal, in terms that all frameworks share; None where it is not known."""
         return dict.fromkeys(CONDITIONS)
+
+    def replays_graphs(self, flags: Mapping[str, Value]) -> bool:
+        """Whether decode is to run from CUDA graphs with these flags."""
+        return not any(first(flags, flag, default=False) not in (False, "false") for flag in self.graphs_off)
+
+    def fell_back(self, log: str, flags: Mapping[str, Value]) -> list[str]:
+        """What the log says the server did instead of what its flags ask for."""
+        patterns = (*FELL_BACK, *self.fallbacks, *((GRAPHS_LOST,) if self.replays_graphs(flags) else ()))
+        used = {flag: found[-1] for flag, words in self.used.items() if (found := re.findall(words, log))}
+        asked = {flag: first(flags, flag) for flag in used}
+        return fell_back(log, patterns, asked, used)
 
     def failure(self, log: str) -> Failure:
         """Why a server ended or did not come up, by its log, with the line that says so."""

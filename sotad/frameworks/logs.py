@@ -7,8 +7,9 @@ whose flag is wrong also exits early. Of a kind, the first line counts, because 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 LONGEST_LINE = 500  # characters of the offending line that are kept
 
@@ -121,3 +122,28 @@ def _crash(lines: Sequence[str]) -> str:
 def _chained(lines: Sequence[str]) -> bool:
     """Whether another process reported the failure again, so that the first exception is the cause."""
     return any(_REPEATS.search(line) for line in lines)
+
+
+FELL_BACK = (
+    r"\b(?:fall(?:s|ing)? ?back|fell back|fallback) (?:to|on)\b.{0,80}"
+    r"\b(?:eager|backend|attention|native|sdpa|unfused|cpu|diffusers|transformers)\b",
+    r"\bbackend\b.{0,80}\bis not (?:available|installed|supported)\b",
+)
+"""Lines in which a server says that it does something else than it was asked for."""
+GRAPHS_LOST = r"cuda ?graphs? (?:is|are|was|were) (?:disabled|not supported)|disabl\w+ cuda ?graphs?"
+
+
+def fell_back(log: str, patterns: Iterable[str], asked: Mapping[str, Any], used: Mapping[str, str]) -> list[str]:
+    """The log's lines about a fallback, and the flags that ``asked`` sets and of which the log tells another value."""
+    words = re.compile("|".join(patterns), re.IGNORECASE)
+    lines = dict.fromkeys(line.strip()[:LONGEST_LINE] for line in log.splitlines() if words.search(line))
+    found = [f"the server's log: {line}" for line in lines]
+    for flag, value in used.items():
+        wanted = asked.get(flag)
+        if wanted is not None and _plain(wanted) not in (_plain(value), "auto"):
+            found.append(f"{flag} is {wanted} in the flags, and {value} in the server's log")
+    return found
+
+
+def _plain(value: Any) -> str:
+    return re.sub(r"[^a-z0-9]", "", str(value).lower())

@@ -26,6 +26,7 @@ class Reference(Framework):
         "max_model_len": "max_context",
     }
     known = ("threads", "prefill_chunk", "max_batch_size", "kv_tokens", "schedule_policy", "block_size", "profile_dir")
+    traces_whole_pass = True
     patterns = (Pattern("oom", r"KV cache of \d+ tokens cannot hold|--kv-tokens"),)
     readings: ClassVar[Mapping[str, Reading]] = {
         "running": Gauge("refengine:num_requests_running"),

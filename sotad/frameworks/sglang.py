@@ -57,6 +57,8 @@ class SGLang(Framework):
         Rename("enable_nsa_prefill_context_parallel", "enable_prefill_cp"),
         *(Rename(f"{part}prefill_cp_mode", "cp_strategy", _CP) for part in ("", "dsa_", "nsa_")),
     )
+    graphs_off = ("disable_cuda_graph",)
+    used: ClassVar[Mapping[str, str]] = {"attention_backend": r"ServerArgs\(.*?\battention_backend='([^']+)'"}
     readings: ClassVar[Mapping[str, Reading]] = {
         "running": Gauge("sglang:num_running_reqs"),
         "waiting": Gauge("sglang:num_queue_reqs"),

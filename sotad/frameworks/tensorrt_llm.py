@@ -21,6 +21,7 @@ class TensorRTLLM(Framework):
     default_command = ("trtllm-serve", "serve")
     module = ("-m", "tensorrt_llm.commands.serve", "serve")
     packages = ("tensorrt_llm", "tensorrt-llm")
+    counts_own_steps = True
     help_hints = ("trtllm", "serve")
     separator = "_"
     # /metrics answers JSON; this one needs `return_perf_metrics: true` in the extra options file.

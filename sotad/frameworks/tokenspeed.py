@@ -31,6 +31,7 @@ class TokenSpeed(Framework):
         *("speculative_config", "speculative_draft_model_path", "speculative_num_draft_tokens"),
         *("speculative_num_steps", "tensor_parallel_size", "tool_call_parser", "trust_remote_code"),
     )
+    graphs_off = ("enforce_eager", "disable_cuda_graph")
     negatable = ("enable_prefix_caching",)
 
     def version_command(self, command: Sequence[str]) -> list[str]:

@@ -43,6 +43,10 @@ class Vllm(Framework):
         Rename("disable_log_requests", "enable_log_requests", {"true": False, "false": True}),
         Rename("cuda_graph_sizes", "cudagraph_capture_sizes"),
     )
+    graphs_off = ("enforce_eager",)
+    used: ClassVar[Mapping[str, str]] = {
+        "attention_backend": r"Using (?:AttentionBackendEnum\.)?(\w+) (?:attention )?backend"
+    }
     readings: ClassVar[Mapping[str, Reading]] = {
         "running": Gauge("vllm:num_requests_running"),
         "waiting": Gauge("vllm:num_requests_waiting"),

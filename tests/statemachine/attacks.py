@@ -581,6 +581,33 @@ ATTACKS: tuple[Attack, ...] = (
         with_(rows=["prefill/mm"]),
         "cited_rows_count",
     ),
+    (
+        "cause in the fast stage",
+        "usual",
+        "rootcause.written",
+        0,
+        "rootcause.written",
+        with_(stage="prefill", rows=["prefill/mm"]),
+        "stage_is_slow",
+    ),
+    (
+        "a limit that is beaten",
+        "usual",
+        "pipeline.written",
+        0,
+        "pipeline.written",
+        with_(limit={"stage": "decode", "roofline_ms": 5.0, "measured_ms": 4.0, "fraction": 1.25}),
+        "limit_adds_up",
+    ),
+    (
+        "a limit on other numbers",
+        "usual",
+        "pipeline.written",
+        0,
+        "pipeline.written",
+        with_(limit={"stage": "decode", "roofline_ms": 2.0, "measured_ms": 4.0, "fraction": 0.95}),
+        "limit_adds_up",
+    ),
     # patch
     ("citation unresolved", "usual", "patch.proposed", 0, "patch.proposed", proposed("decode/x"), "citations_resolve"),
     (

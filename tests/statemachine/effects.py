@@ -165,14 +165,16 @@ class Effects:
         about = {"round": self.c.round, "commit": self.c.champion}
         stage = "prefill" if self.outcomes.at("explain") == "other_stage" else "decode"
         rows = [
-            {"row_id": f"{stage_}/{name}", "stage": stage_, "name": name, "share": share}
-            for stage_, name, share in (
-                *(("decode", "bmm", 60.0), ("decode", "copy", 25.0), ("decode", "tiny", 0.5)),
-                ("prefill", "mm", 90.0),
+            {"row_id": f"{stage_}/{name}", "stage": stage_, "name": name, "share": share, "extra_ms": extra}
+            for stage_, name, share, extra in (
+                *(("decode", "step", 100.0, 9.0), ("decode", "bmm", 60.0, 8.0), ("decode", "copy", 25.0, 1.0)),
+                *(("decode", "tiny", 0.5, 0.0), ("prefill", "step", 100.0, 2.0), ("prefill", "mm", 90.0, 2.0)),
             )
         ]
         yield "tables.produced", {**about, "rows": rows, "tables": artifact("tables")}
-        yield "pipeline.written", {**about, "document": artifact("layers")}
+        near = self.outcomes.at("explain") == "at_limit"
+        limit = {"stage": "decode", "roofline_ms": 4.7, "measured_ms": 5.0, "fraction": 0.94} if near else None
+        yield "pipeline.written", {**about, "document": artifact("layers"), "limit": limit}
         cited = {"stage": stage, "rows": ["decode/bmm", "decode/copy"], "statement": "attention repeats work"}
         yield "rootcause.written", {**about, **cited, "document": artifact("cause")}
         return "explained"

@@ -19,7 +19,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     "history": ("noted", "unavailable"),
     "launch": ("serves", "failed", "oom", "timeout", "vanishes", "misses_sla", "stalls", "broken_row"),
     "profile": ("captured", "rejected"),
-    "explain": ("explained", "other_stage"),
+    "explain": ("explained", "other_stage", "at_limit"),
     "propose": ("cites", "declines", "declines_one", "garbage"),
     "gates": ("pass", "fail"),
     "tests": ("pass", "fail", "half"),

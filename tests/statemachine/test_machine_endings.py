@@ -51,7 +51,23 @@ def test_terminal_is_reached(terminal: str) -> None:
     assert closed.payload["evidence"] == [sim.c.stop["seq"]]
 
 
-@pytest.mark.parametrize("condition", ["at_limit", "external_gap"])
+def test_a_stage_near_the_roofline_stops_the_campaign() -> None:
+    """What a patch could gain is smaller than a tenth: the campaign closes at its limit, on the report's figures."""
+    sim = played({"propose": "declines", "explain": "at_limit"})
+    assert (sim.c.phase, sim.c.stop["condition"]) == ("closed", "at_limit")
+
+
+def test_at_limit_needs_its_evidence() -> None:
+    """Without a limit in the report of this round, the condition is refused, whoever proposes it."""
+    sim = Simulation({"propose": "declines"}, watch=Invariants())
+    sim.run(until=lambda s: s.c.phase == "round.selecting" and s.c.rejected_rows and isinstance(decide(s.c)[0], Record))
+    (usual,) = decide(sim.c)
+    assert isinstance(usual, Record)
+    with pytest.raises(IllegalEvent, match="near_the_limit"):
+        sim.record("stop.proposed", {**usual.payload, "condition": "at_limit"})
+
+
+@pytest.mark.parametrize("condition", ["external_gap"])
 def test_terminal_is_reached_by_a_proposal(condition: str) -> None:
     """With every cited row dealt with, a stop may be proposed for another condition than no_patch."""
     sim = Simulation({"propose": "declines"}, watch=Invariants())
