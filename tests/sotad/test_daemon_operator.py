@@ -159,7 +159,7 @@ def test_sigterm_is_graceful_and_what_runs_lives_on(rig: Rig) -> None:
 def test_paused_before_a_step_the_host_is_free_and_the_time_stands_still(rig: Rig) -> None:
     """A job that only waits to write its step neither keeps the lease nor runs out of time."""
     rig.start("--kill", "before:preflight.passed")
-    rig.submit(budget__job_s=5)
+    rig.submit(budget__job_s=8)
     rig.ended()
     rig.start()
     rig.client.post("/v1/campaigns/small/pause", {"reason": "right now"})
