@@ -516,7 +516,7 @@ class PipelineWritten(Payload):
     round: int
     commit: str
     document: Artifact
-    limit: JSON | None = None  # stage, roofline_ms, measured_ms and fraction of a step, where a model can tell
+    limit: JSON | None = None  # stage, limit_ms, measured_ms and fraction of a step, where a model can tell
 
 
 # --- patch, gates, review --------------------------------------------------------------------------------------------

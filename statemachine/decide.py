@@ -274,7 +274,7 @@ def _selecting(c: Campaign) -> list[Command]:
         limit = evidence.at_limit(c)
         if limit:
             share = f"{limit['stage']} takes {limit['measured_ms']:g} ms a step, and cannot take less than"
-            near = f"{reason}; {share} {limit['roofline_ms']:g} ms on this hardware"
+            near = f"{reason}; {share} {limit['limit_ms']:g} ms on this hardware"
             return [
                 Record(
                     "stop.proposed", {"condition": "at_limit", "reason": near, "evidence": [*seen, c.pipeline["seq"]]}

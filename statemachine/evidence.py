@@ -21,7 +21,7 @@ from statemachine.stopping import to_skip
 SETTLED = frozenset({"stopped", "failed", "oom", "timeout"})
 MIN_ROW_SHARE = 1.0  # percent of GPU (or operator) time in the slow stage below which a row proves nothing
 
-NEAR_LIMIT = 0.9  # roofline time over measured time of the slow stage from which a patch cannot gain a tenth
+NEAR_LIMIT = 0.85  # least possible over measured time of a step of the slow stage, as sotad.simulate.limit says it
 
 
 def digest(value: Any) -> str:

@@ -472,11 +472,11 @@ def limit_adds_up(a: Ask) -> str | None:
     limit = a.p.get("limit")
     if limit is None:
         return None
-    roofline, measured = float(limit.get("roofline_ms", 0)), float(limit.get("measured_ms", 0))
+    roofline, measured = float(limit.get("limit_ms", 0)), float(limit.get("measured_ms", 0))
     if not 0 < roofline <= measured:
-        return "a roofline time above 0 and no longer than what was measured: a model that is beaten is wrong"
+        return "a limit above 0 and no longer than what was measured: a limit that is beaten is wrong"
     right = math.isclose(limit.get("fraction", -1), roofline / measured, abs_tol=1e-3)
-    return _unless(right, f"fraction = roofline_ms / measured_ms = {roofline / measured:.4f}")
+    return _unless(right, f"fraction = limit_ms / measured_ms = {roofline / measured:.4f}")
 
 
 @guard

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sotad.cli import bench, doctor, history, ledgers, report, status, steer, watch
+from sotad.cli import analyze, bench, doctor, history, ledgers, report, simulate, status, steer, watch
 from sotad.cli.entry import Parser
 from sotad.cli.entry import main as enter
 from sotad.cli.options import add_dir
@@ -18,6 +18,8 @@ examples:
   sotactl why 57                       why event 57 was decided so
   sotactl bench run http://HOST:PORT   measure any OpenAI-compatible endpoint
   sotactl bench compare rows.jsonl     who is ahead, under which conditions
+  sotactl analyze trace A --against B  which kernels explain the difference of two servers
+  sotactl simulate config.json         what the GPU allows for this model
   sotactl ledger verify DIR            prove that nothing was altered and no gate was skipped
 
 exit status: 0 fine, 1 the answer is no, 2 bad usage or input, 3 no daemon, 4 a bug
@@ -29,7 +31,7 @@ def parser() -> Parser:
     top = Parser(prog="sotactl", description="Look at campaigns and steer them.", epilog=EPILOG)
     add_dir(top)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for group in (steer, status, watch, history, ledgers, report, bench, doctor):
+    for group in (steer, status, watch, history, ledgers, report, bench, analyze, simulate, doctor):
         group.add(commands)
     return top
 

@@ -596,7 +596,7 @@ ATTACKS: tuple[Attack, ...] = (
         "pipeline.written",
         0,
         "pipeline.written",
-        with_(limit={"stage": "decode", "roofline_ms": 5.0, "measured_ms": 4.0, "fraction": 1.25}),
+        with_(limit={"stage": "decode", "limit_ms": 5.0, "measured_ms": 4.0, "fraction": 1.25}),
         "limit_adds_up",
     ),
     (
@@ -605,7 +605,7 @@ ATTACKS: tuple[Attack, ...] = (
         "pipeline.written",
         0,
         "pipeline.written",
-        with_(limit={"stage": "decode", "roofline_ms": 2.0, "measured_ms": 4.0, "fraction": 0.95}),
+        with_(limit={"stage": "decode", "limit_ms": 2.0, "measured_ms": 4.0, "fraction": 0.95}),
         "limit_adds_up",
     ),
     # patch

@@ -173,7 +173,7 @@ class Effects:
         ]
         yield "tables.produced", {**about, "rows": rows, "tables": artifact("tables")}
         near = self.outcomes.at("explain") == "at_limit"
-        limit = {"stage": "decode", "roofline_ms": 4.7, "measured_ms": 5.0, "fraction": 0.94} if near else None
+        limit = {"stage": "decode", "limit_ms": 4.7, "measured_ms": 5.0, "fraction": 0.94} if near else None
         yield "pipeline.written", {**about, "document": artifact("layers"), "limit": limit}
         cited = {"stage": stage, "rows": ["decode/bmm", "decode/copy"], "statement": "attention repeats work"}
         yield "rootcause.written", {**about, **cited, "document": artifact("cause")}

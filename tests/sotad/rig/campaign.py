@@ -101,7 +101,7 @@ class Rig:
             "sla": {"max_p50_ttft_ms": 20_000, "max_p50_tpot_ms": 20_000},
             "decision": {"runs": 1, "tau_pct": 25, "first_look": 4, "cap": 16, "noise_limit_pct": 300},
             "equivalence": {"prompts": 2, "input_len": 8, "output_len": 4},
-            "budget": {"wall_clock_s": 900, "rounds": 3, "job_s": 60, "ready_s": 20, "resource_wait_s": 60},
+            "budget": {"wall_clock_s": 3600, "rounds": 3, "job_s": 60, "ready_s": 20, "resource_wait_s": 60},
         }
         for role in ("implementer", "reviewer"):
             argv = [part.replace("AGENT", role) for part in agent]

@@ -1,0 +1,385 @@
+"""Two captures of two frameworks side by side: which stage is slower, and which rows explain how much of it.
+
+Every step's time is the sum of its parts: kernels and copies (time that several share on the device is split between
+them), the pauses inside the step, and the pause until the next one. Means over steps keep that sum, so the rows of a
+difference add up to the difference of the stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sotad.analysis.dialects import ORDER
+from sotad.analysis.noise import F64, LEVEL, Estimate, Stratum, estimate, holm, ordinary
+from sotad.analysis.pairing import IDLE, KERNELS, PROMPTS, Paired, Part, Refused, Side, Steps, pair
+
+JSON = dict[str, Any]
+UNCOUNTED = ("outside", "all")  # no steps to compare by
+LARGE = frozenset({"gemm", "attention", "linear_attn", "moe", "conv", "communication", "copy", IDLE})
+SMALL = "small kernels"  # all others: compilers fuse across their categories, so that only their sum compares
+CAPTURES = 2.0  # percent by which two captures of one unchanged server may differ (launch to launch about 0.8% each)
+
+
+def difference(target: Side, leader: Side) -> JSON:
+    """What the target spends more than the leader, per stage and row, in ms per step.
+
+    `stages` has every stage of either side; `comparable` false comes with the `reason`. `rows` are categories with
+    their kernels, `groups` the same time with all small kernels in one: each adds up to the stage's `extra_ms`.
+    `slower` is the comparable stage in which the target loses most, relative to the leader; None where it loses none
+    beyond the noise.
+    """
+    names = in_order({*target.stages, *leader.stages} - set(UNCOUNTED))
+    stages = {name: _stage(name, target, leader) for name in names}
+    losing = [name for name in names if stages[name]["comparable"] and _behind(stages[name])]
+    slower = max(losing, key=lambda name: (stages[name]["extra_percent"] or math.inf, name), default=None)
+    found = {"target": target.name, "leader": leader.name, "slower": slower, "stages": stages}
+    told = list(sentences(found))
+    return {**found, "sentences": told, "statement": " ".join(told)}
+
+
+def in_order(stages: Iterable[str]) -> list[str]:
+    """Stages in the order in which a request meets them."""
+    return sorted(stages, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+
+
+def _behind(stage: JSON) -> bool:
+    return stage["extra_ms"] > 0 and not stage["within_noise"]
+
+
+def _stage(name: str, target: Side, leader: Side) -> JSON:
+    try:
+        paired = pair(name, target, leader)
+    except Refused as refused:
+        return {"comparable": False, "reason": str(refused)}
+    everything = [list(range(len(paired.parts)))]
+    whole = estimate([_summed(stratum, everything) for stratum in paired.strata])
+    total = _entry(whole, 0, holm(whole.p))
+    base = total["leader_ms"]
+    percent = 100 * total["extra_ms"] / base if base else None
+    small = percent is not None and abs(percent) < CAPTURES
+    return {
+        "comparable": True,
+        "reason": None,
+        "unit": paired.unit,
+        **total,
+        "extra_percent": percent,
+        "below_capture_noise": small,
+        "steps": _two(*(len(side) for side in paired.used)),
+        "left_out": _two(*paired.left_out),
+        "sequences": _two(*(_typical(side.sequences) for side in paired.used)),
+        "tokens": _two(*(_typical(side.tokens) for side in paired.used)),
+        "same_kernels_ratio": _same(paired) if target.kind == KERNELS else None,
+        "groups": _rows(name, paired, total["extra_ms"], _group if target.kind == KERNELS else _category),
+        "rows": _with_kernels(_rows(name, paired, total["extra_ms"], _category), paired),
+        "notes": [*paired.notes, *_remarks(paired)],
+    }
+
+
+def _two(target: Any, leader: Any) -> JSON:
+    return {"target": target, "leader": leader}
+
+
+def _typical(values: Any) -> float | None:
+    return float(np.median(values)) if values.all() else None
+
+
+def _remarks(paired: Paired) -> Iterator[str]:
+    """What limits this comparison."""
+    if min(len(side) for side in paired.used) < 2:
+        yield "fewer than two comparable steps on a side: how sure the difference is cannot be told"
+    if any(paired.left_out):
+        ours, theirs = paired.left_out
+        told = f"{ours} of {paired.target}, {theirs} of {paired.leader}"
+        yield f"steps left out (the last one, odd ones, those without a match): {told}"
+
+
+def _same(paired: Paired) -> float | None:
+    """Target's over leader's time in kernels of the same name that ran equally often: far from 1, clocks differ."""
+    counts = list(zip(*paired.counts, strict=True))
+    both = [
+        place
+        for place, (ours, theirs) in enumerate(paired.parts)
+        if ours and theirs and ours.category != IDLE and _equal(*counts[place])
+    ]
+    found = estimate([_summed(stratum, [both]) for stratum in paired.strata]) if both else None
+    return float(found.target[0] / found.leader[0]) if found and found.leader[0] > 0 else None
+
+
+def _equal(ours: float, theirs: float) -> bool:
+    return abs(ours - theirs) <= 0.01 * max(ours, theirs)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------
+
+
+def _category(part: Part) -> str:
+    return part.category
+
+
+def _group(part: Part) -> str:
+    return part.category if part.category in LARGE else SMALL
+
+
+def _rows(stage: str, paired: Paired, extra_ms: float, key: Callable[[Part], str]) -> list[JSON]:
+    """One row per category, those that explain the difference first; they add up to it."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for place, (ours, theirs) in enumerate(paired.parts):
+        members[key(_either(ours, theirs))].append(place)
+    found = estimate([_summed(stratum, list(members.values())) for stratum in paired.strata])
+    corrected = holm(found.p)
+    rows: list[JSON] = [
+        {"row_id": f"{stage}/({category})", "category": category, **_entry(found, i, corrected)}
+        for i, category in enumerate(members)
+    ]
+    cumulated = 0.0
+    for row in (rows := _explaining(rows, extra_ms)):
+        cumulated += row["extra_ms"]
+        row |= {"cumulated_ms": cumulated, "cumulated_percent": 100 * cumulated / extra_ms if extra_ms else None}
+    return rows
+
+
+def _with_kernels(rows: list[JSON], paired: Paired) -> list[JSON]:
+    kernels = _kernels(paired)
+    for row in rows:
+        own = [kernel for kernel in kernels if kernel["category"] == row["category"]]
+        row["kernels"] = _explaining(own, row["extra_ms"])
+    return rows
+
+
+def _summed(stratum: Stratum, columns: Sequence[list[int]]) -> Stratum:
+    """The stratum with one column for each list of columns."""
+    ours = np.stack([stratum.target[:, places].sum(axis=1) for places in columns], axis=1)
+    theirs = np.stack([stratum.leader[:, places].sum(axis=1) for places in columns], axis=1)
+    return Stratum(stratum.weight, ours, theirs)
+
+
+def _kernels(paired: Paired) -> list[JSON]:
+    found = estimate(paired.strata)
+    corrected = holm(found.p)
+    rows = []
+    for place, (ours, theirs) in enumerate(paired.parts):
+        counts = _two(*(float(counts[place]) for counts in paired.counts))
+        rows.append({**_identity(ours, theirs), **_entry(found, place, corrected), "count_per_step": counts})
+    return rows
+
+
+def _identity(ours: Part | None, theirs: Part | None) -> JSON:
+    """Row ids as the tables of each side have them; None where the side has no such row."""
+    ids = {"row_id": ours.row_id if ours else None, "leader_row_id": theirs.row_id if theirs else None}
+    return {**ids, "name": _either(ours, theirs).name, "category": _either(ours, theirs).category}
+
+
+def _either(ours: Part | None, theirs: Part | None) -> Part:
+    found = ours or theirs
+    assert found is not None
+    return found
+
+
+def _explaining(rows: list[JSON], extra_ms: float) -> list[JSON]:
+    """Rows that go the way of the difference first, the largest first; then those against it, the smallest first."""
+    sign = -1.0 if extra_ms < 0 else 1.0
+    return sorted(rows, key=lambda row: (-sign * row["extra_ms"], row["row_id"] or row["leader_row_id"]))
+
+
+def _entry(found: Estimate, place: int, corrected: F64) -> JSON:
+    low, high, p = (_known(values[place]) for values in (found.low, found.high, corrected))
+    return {
+        "target_ms": float(found.target[place]),
+        "leader_ms": float(found.leader[place]),
+        "extra_ms": float(found.extra[place]),
+        "interval_ms": None if low is None else [low, high],
+        "p_holm": p,
+        "within_noise": None if p is None else p >= LEVEL,
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+# --- in words ---------------------------------------------------------------------------------------------------
+
+
+def sentences(found: JSON) -> Iterator[str]:
+    """The answer, a sentence for each stage, with row ids."""
+    target, leader = found["target"], found["leader"]
+    if not found["stages"]:
+        yield f"Neither {target} nor {leader} marks steps in its capture: there is nothing to compare by."
+    for name, stage in found["stages"].items():
+        if stage["comparable"]:
+            yield _sentence(name, stage, target, leader)
+        else:
+            yield f"{name}: not comparable, {stage['reason']}."
+
+
+def _sentence(name: str, stage: JSON, target: str, leader: str) -> str:
+    times = f"{stage['target_ms']:.3f} against {stage['leader_ms']:.3f} {stage['unit']}"
+    if stage["within_noise"]:
+        text = f"{name}: no difference beyond the noise of the steps, {times}"
+        beyond = [_told(row) for row in stage["groups"] if row["within_noise"] is False]
+        return f"{text}; only of its parts: {', '.join(beyond)}." if beyond else f"{text}."
+    verdict = "slower" if stage["extra_ms"] > 0 else "faster"
+    percent = "" if stage["extra_percent"] is None else f" ({abs(stage['extra_percent']):.1f}%)"
+    text = f"{name}: {target} is {abs(stage['extra_ms']):.3f} ms{percent} {verdict} than {leader}, {times}"
+    text += ", too few steps to know how sure that is" if stage["within_noise"] is None else ""
+    if stage["below_capture_noise"]:
+        text += f", which is less than the {CAPTURES:g}% by which two captures of one server may differ"
+    return f"{text}; {', '.join(_largest(stage))}."
+
+
+def _largest(stage: JSON) -> Iterator[str]:
+    """The rows that explain the difference, until they do; then the largest of those against it."""
+    against = stage["groups"][-1]
+    for row in stage["groups"]:
+        if row["extra_ms"] * stage["extra_ms"] <= 0:
+            break
+        yield _told(row)
+        if row["cumulated_percent"] >= 100:
+            break
+    if against["extra_ms"] * stage["extra_ms"] < 0 and not against["within_noise"]:
+        yield f"against it {_told(against)}"
+
+
+def _told(row: JSON) -> str:
+    return f"{row['row_id']} {row['extra_ms']:+.3f} ms{' (within noise)' if row['within_noise'] else ''}"
+
+
+# --- for a campaign -----------------------------------------------------------------------------------------------
+
+CITED_ROWS = 6
+MIN_SHARE = 1.0  # percent of the stage; smaller rows prove nothing
+DIGITS = 4
+STEP = "step"
+DISTINCT = 1.1  # stages whose slowdowns are closer than this factor are slowed alike
+
+
+def explain(target: Side, leader: Side) -> JSON:
+    """The slow stage, its rows by extra milliseconds, and the rows that a root cause may cite.
+
+    Both captures are of one workload, so times are compared per token of their stage over all steps: a side that
+    batches worse pays for it here. Times are ms within the target's capture; the leader's are scaled to the same
+    number of tokens, and by `common_factor`, the slowdown that all stages share. ``share`` is percent of the stage's
+    time in the target. A stage that one side lacks, or whose steps tell no tokens, is left out.
+
+    Of kernels, only steps of ordinary length count, and only rows of a group (see `difference`) that takes longer in
+    the target are cited: a kernel that stands for a slower one of the leader explains nothing.
+
+    Raises:
+        Refused: no stage is left.
+    """
+    target, leader = _ordinary(target), _ordinary(leader)
+    both = [name for name in target.stages if name in leader.stages]
+    names = [name for name in both if _counted(target, name) and _counted(leader, name)]
+    if not names:
+        raise Refused("no stage has steps with known tokens in both captures: there is nothing to compare by")
+    pairs = [(name, target.stages[name], leader.stages[name]) for name in names]
+    factor = _common_factor([_per_token(ours) / _per_token(theirs) for _, ours, theirs in pairs if theirs.times.any()])
+    rows = [row for each in pairs for row in _campaign_rows(*each, factor, by_category=target.kind == KERNELS)]
+    rows.sort(key=lambda row: (-row["extra_ms"], row["row_id"]))
+    extra = {row["stage"]: row["extra_ms"] for row in rows if row["name"] == "step"}
+    slow = max(extra, key=lambda name: (extra[name], name))
+    own = [row for row in rows if row["stage"] == slow]
+    longer = _longer(own, target.kind)
+    cited = [row for row in own if row["share"] >= MIN_SHARE and row["extra_ms"] > 0 and row["row_id"] in longer]
+    return {
+        "stage": slow,
+        "common_factor": round(factor, DIGITS),
+        "extra_ms": extra,
+        "stages": {"target": _plain(target), "leader": _plain(leader)},
+        "rows": [row for row in rows if row["share"] >= MIN_SHARE],
+        "cited": [row["row_id"] for row in cited[:CITED_ROWS]],
+    }
+
+
+def _ordinary(side: Side) -> Side:
+    """Of a capture with kernels only whole steps, none of odd length; on the CPU lengths vary, and all steps count."""
+    if side.kind != KERNELS:
+        return side
+    stages = {name: steps.take(steps.closed) if steps.closed.any() else steps for name, steps in side.stages.items()}
+    for name, steps in stages.items():
+        units = np.maximum(steps.tokens, 1) if name in PROMPTS else 1
+        stages[name] = steps.take(ordinary(steps.times.sum(axis=1) / units))
+    return Side(side.name, side.kind, stages)
+
+
+def _longer(rows: Sequence[JSON], kind: str) -> set[str]:
+    """The rows whose group takes longer in the target; a row of operators is a group by itself."""
+    groups: dict[str, list[JSON]] = defaultdict(list)
+    for row in rows:
+        whole = kind != KERNELS or row["name"] == STEP
+        category = row["annotation"] if row["annotation"] in LARGE else SMALL
+        groups[row["row_id"] if whole else category].append(row)
+    longer = (members for members in groups.values() if sum(row["extra_ms"] for row in members) > 0)
+    return {row["row_id"] for members in longer for row in members}
+
+
+def _counted(side: Side, name: str) -> bool:
+    return name not in UNCOUNTED and len(side.stages[name]) > 0 and bool(side.stages[name].tokens.sum())
+
+
+def _per_token(steps: Steps) -> float:
+    return float(steps.times.sum() / steps.tokens.sum())
+
+
+def _common_factor(ratios: Sequence[float]) -> float:
+    """By how much every stage of the target is slower, which says nothing about any one stage.
+
+    The two captures are taken one after the other, and a host that is busier during one of them slows all of its
+    stages alike. When the stages hardly differ in this, the slowdown itself is what has to be explained: then 1.
+    """
+    if len(ratios) < 2 or max(ratios) < DISTINCT * min(ratios):
+        return 1.0
+    return min(ratios)
+
+
+def _campaign_rows(stage: str, target: Steps, leader: Steps, factor: float, by_category: bool) -> Iterator[JSON]:
+    """A row for every part of either side, and one for whole steps; kernels have their category as annotation."""
+    scale = factor * float(target.tokens.sum() / leader.tokens.sum())
+    ours, theirs = _totals(stage, target), _totals(stage, leader)
+    whole_ms = float(target.times.sum())
+    for identity in ours | theirs:
+        part, time_ms, count = ours.get(identity, (None, 0.0, 0))
+        leader_part, leader_time_ms, leader_count = theirs.get(identity, (None, 0.0, 0))
+        named = _either(part, leader_part)
+        yield {
+            "row_id": identity,
+            "stage": stage,
+            "name": named.name,
+            "time_ms": round(time_ms, DIGITS),
+            "leader_time_ms": round(scale * leader_time_ms, DIGITS),
+            "extra_ms": round(time_ms - scale * leader_time_ms, DIGITS),
+            "share": round(100 * time_ms / whole_ms, 3) if whole_ms else 0.0,
+            "count": count,
+            "leader_count": leader_count,
+            "annotation": (named.category if by_category else named.annotation) or "",
+            "mean_batch_size": round(float(target.sequences.mean()), DIGITS) if named.name == STEP else 0.0,
+            "leader_mean_batch_size": round(float(leader.sequences.mean()), DIGITS) if named.name == STEP else 0.0,
+        }
+
+
+def _totals(stage: str, steps: Steps) -> dict[str, tuple[Part, float, int]]:
+    """Part, ms and count in the whole capture by row id; `STAGE/step` is the steps themselves."""
+    times, counts = steps.times.sum(axis=0), steps.counts.sum(axis=0)
+    found = {part.row_id: (part, float(times[i]), int(counts[i])) for i, part in enumerate(steps.parts)}
+    whole = Part(f"{stage}/{STEP}", STEP, STEP)
+    return {**found, whole.row_id: (whole, float(times.sum()), len(steps))}
+
+
+def _plain(side: Side) -> JSON:
+    """Each stage's steps: count, mean batch size, tokens and total ms."""
+    return {
+        stage: {
+            "row_id": f"{stage}/{STEP}",
+            "stage": stage,
+            "count": len(steps),
+            "mean_batch_size": round(float(steps.sequences.mean()), DIGITS) if len(steps) else 0.0,
+            "tokens": int(steps.tokens.sum()),
+            "total_ms": round(float(steps.times.sum()), DIGITS),
+        }
+        for stage, steps in side.stages.items()
+    }
