@@ -38,7 +38,10 @@ class Spans:
 
 @dataclass(slots=True)
 class Work(Spans):
-    """What ran on a device: kernels, copies or fills. ``device`` and ``stream`` index `Trace.devices` and `.streams`."""
+    """What ran on a device: kernels, copies or fills.
+
+    ``device`` and ``stream`` index `Trace.devices` and `Trace.streams`.
+    """
 
     device: I32
     stream: I32
