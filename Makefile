@@ -1,6 +1,7 @@
 # Needs Python >= 3.11 with venv, git and make; everything else is installed into .venv.
 PYTHON ?= python3
 VENV := .venv
+HTA := $(HOME)/.cache/sotad/hta
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 DEFECT ?= full-logits
@@ -20,7 +21,7 @@ test-slow: $(VENV)/.test ## what takes minutes: every crash point, every demo
 test-engines: $(VENV)/.test ## whole comparisons with real vLLM and SGLang on the CPU; installs both (6 GB)
 	$(BIN)/python -m pytest -m engines $(ARGS)
 
-bench: $(VENV)/.bench ## every figure that the documentation quotes, as ratios measured in one run
+bench: $(VENV)/.bench $(HTA)/.done ## every figure that the documentation quotes, as ratios measured in one run
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: $(VENV)/.test ## style and types
@@ -42,6 +43,10 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml .ci/constraints.txt
 	$(PIP) --editable '.[demo,test,lint]'
 	touch $@ $(VENV)/.demo
+
+$(HTA)/.done: ## a rival of the trace reader, with dependencies of its own; its rows are left out where it does not install
+	$(PYTHON) -m venv $(HTA)
+	-$(HTA)/bin/python -m pip install --quiet --disable-pip-version-check HolisticTraceAnalysis==0.5.0 'pandas<3' && touch $@
 
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) --editable '.[demo,test,lint,bench]'

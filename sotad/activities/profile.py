@@ -11,18 +11,20 @@ import aiohttp
 from sotad.activities.context import ActivityFailed, Context
 from sotad.activities.server import Server, ServerFailed, render_launch, require, target_help
 from sotad.activities.traffic import load_spec, shape_of
-from sotad.analysis.explain import statement
-from sotad.capture.plan import Call, CaptureSpec, Expected, Stage, stages_of
+from sotad.analysis.statement import root_cause_text, statement
+from sotad.capture.plan import ACTIVE, WARMUP, Call, CaptureSpec, Expected, Stage, stages_of
 from sotad.frameworks import FRAMEWORKS
 from sotad.frameworks.base import Call as DriverCall
 from sotad.frameworks.base import Framework, Profiler
 from sotad.frameworks.render import BadFlag
 from sotad.hosts.base import HostError
+from statemachine import evidence
 from statemachine.state import JSON
 
 PROFILE_SEED = 77
 NOTE = "note"  # a folder beside the runs
 CAPTURE_S = 900.0
+CONTEXT = WARMUP + ACTIVE  # output tokens at least that every stream has when a decode step is captured
 
 
 async def profile(ctx: Context) -> str:
@@ -194,20 +196,19 @@ async def _pass(ctx: Context, server: Server, name: str, seed: int) -> None:
 
 
 async def explain(ctx: Context) -> str:
-    """Tables of both traces, the layer notes, and the root cause with the rows that it rests on."""
+    """Tables of both sides' traces, the layer report, and the root cause with the rows that it rests on."""
     c = ctx.c
-    files = {side: c.profiles[side]["trace"] for side in ("target", "leader")}
-    inputs = {f"{side}{_suffix(trace['path'])}": ctx.artifacts.read(trace["sha256"]) for side, trace in files.items()}
-    argv = ("-m", "sotad.analysis.explain", *inputs, "found.json")
+    inputs = _inputs(ctx)
+    argv = ("-m", "sotad.analysis.explain", "asked.json", "found.json")
     folder = ctx.host.path(ctx.run_id("tables"))
-    status = await ctx.run("tables", ctx.python(*argv, timeout_s=600, cwd=folder), inputs)
+    status = await ctx.run("tables", ctx.python(*argv, timeout_s=900, cwd=folder), inputs)
     require(status, "trace analysis", await ctx.tail("tables"))
-    found: JSON = json.loads(await ctx.output("tables", "found.json", 1 << 26))
+    found: JSON = json.loads(await ctx.output("tables", "found.json", 1 << 28))
     about = {"round": c.round, "commit": c.champion}
     tables = await ctx.keep_json(found, f"analysis/tables-r{c.round}.json")
     await ctx.once("tables.produced", {**about, "rows": found["rows"], "tables": tables})
     layers = await ctx.keep_json(layer_report(found), f"analysis/layer-pipeline-r{c.round}.json")
-    await ctx.once("pipeline.written", {**about, "document": layers})
+    await ctx.once("pipeline.written", {**about, "document": layers, "limit": found["limit"]})
     sentence = statement(found, c.target, c.gaps[-1]["leader"])
     document = await ctx.keep(root_cause_text(found, sentence).encode(), f"analysis/root-cause-r{c.round}.md")
     cause = {**about, "stage": found["stage"], "rows": found["cited"], "statement": sentence, "document": document}
@@ -216,29 +217,38 @@ async def explain(ctx: Context) -> str:
     return sentence
 
 
-def _suffix(path: str) -> str:
-    return "".join(Path(path).suffixes[-2:])
+def _inputs(ctx: Context) -> dict[str, bytes]:
+    """The files of the analysis: the kept traces, and what it is asked."""
+    inputs: dict[str, bytes] = {}
+    asked: JSON = {"gpu": ctx.spec["hardware"]["gpu_type"] or None, "tp": len(ctx.c.lease.get("gpu_ids", [])) or 1}
+    stages = set()
+    for side in ("target", "leader"):
+        profile = ctx.c.profiles[side]
+        names = []
+        for number, trace in enumerate(profile.get("traces") or [profile["trace"]]):
+            stage = trace.get("stage", "")
+            names.append(f"{side}-{stage or 'all'}-{number}{''.join(Path(trace['path']).suffixes[-2:])}")
+            inputs[names[-1]] = ctx.artifacts.read(trace["sha256"])
+            stages.add(stage)
+        asked[side] = {"files": names}
+    shape = shape_of(ctx.spec, evidence.slow_scenario(ctx.c))
+    if "" not in stages and shape["input_len"]:  # stages were captured apart: weigh them by what a request needs
+        asked["request"] = {"prefill": shape["input_len"], "decode": shape["output_len"]}
+        asked["context"] = shape["input_len"] + CONTEXT
+    config = Path(ctx.spec["model"]["id"]) / "config.json"
+    asked["config"] = str(config) if config.is_absolute() and config.is_file() else None
+    return {**inputs, "asked.json": json.dumps(asked).encode()}
 
 
 def layer_report(found: JSON) -> JSON:
-    """Time of the slow stage by annotated part of the layer, both sides; the seed of the pipeline report."""
+    """Passes and layers of both sides where there are kernels; else the slow stage by annotated part of the layer."""
+    about = {"stage": found["stage"], "steps": found["stages"], "limit": found["limit"], "notes": found["notes"]}
+    if found["layers"]:
+        return {**about, "layers": found["layers"]}
     parts: dict[str, JSON] = {}
     for row in found["rows"]:
         if row["stage"] == found["stage"] and row["name"] != "step":
             part = parts.setdefault(row["annotation"] or "(no annotation)", {"time_ms": 0.0, "leader_time_ms": 0.0})
             part["time_ms"] = round(part["time_ms"] + row["time_ms"], 4)
             part["leader_time_ms"] = round(part["leader_time_ms"] + row["leader_time_ms"], 4)
-    return {"stage": found["stage"], "steps": found["stages"], "parts": parts}
-
-
-def root_cause_text(found: JSON, sentence: str) -> str:
-    """The root cause as Markdown: the sentence, then the cited rows."""
-    lines = ["# Root cause", "", sentence, "", "| row | extra ms | ms | leader ms | share % | count | leader count |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    cited = set(found["cited"])
-    for row in found["rows"]:
-        if row["row_id"] in cited:
-            numbers = (row["extra_ms"], row["time_ms"], row["leader_time_ms"], row["share"])
-            cells = [f"`{row['row_id']}`", *(f"{n:.2f}" for n in numbers), str(row["count"]), str(row["leader_count"])]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+    return {**about, "parts": parts}

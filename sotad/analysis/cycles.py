@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sotad.analysis.canonical import canonical
 from sotad.analysis.categories import categorize
+from sotad.analysis.noise import F64
 from sotad.analysis.pairing import BETWEEN, IDLE, INSIDE, KERNELS, Part, Side, Steps, joined
 from sotad.analysis.rows import row_id
 from sotad.trace.columns import I64, Trace
@@ -158,7 +159,7 @@ def _by_stage(
         rows = (stage_of == stage) & counts.any(axis=1)
         if not rows.any():
             continue
-        used = np.flatnonzero((counts[rows] | spent[rows]).any(axis=0))
+        used = np.flatnonzero(counts[rows].any(axis=0) | spent[rows].any(axis=0))
         parts = _parts(stage, work, rows[np.maximum(at, 0)] & (at >= 0), used, keys, names)
         columns = [spent[rows][:, used], idle[rows][:, None], between[rows][:, None]]
         times = np.concatenate(columns, axis=1) / 1e6
@@ -179,30 +180,31 @@ def _parts(
     return [Part(row_id(names[most[i]], None, keys[i][1]), keys[i][1], keys[i][0]) for i in used]
 
 
-def _spent(work: Work, cycles: Cycles, at: I64, parts: int) -> tuple[I64, I64]:
+def _spent(work: Work, cycles: Cycles, at: I64, parts: int) -> tuple[F64, I64]:
     """ns and counts [steps, parts] of the work in each step; work that runs on into the next step is split."""
     steps = len(cycles.begin)
     edges = np.append(cycles.begin, max(cycles.end[-1], cycles.begin[-1] + 1))
-    spent, counts = np.zeros(steps * parts, dtype=np.int64), np.zeros(steps * parts, dtype=np.int64)
+    spent, counts = np.zeros(steps * parts), np.zeros(steps * parts, dtype=np.int64)
     inside = (at >= 0) & (work.begin < edges[-1])
-    begin, end, part, left, at = (column[inside] for column in (work.begin, work.end, work.part, work.shared, at))
+    begin, end, part, shared, at = (column[inside] for column in (work.begin, work.end, work.part, work.shared, at))
     np.add.at(counts, at * parts + part, 1)
-    shared = _shared(work) if (end > edges[at + 1]).any() else None
+    if not (end > edges[at + 1]).any():
+        np.add.at(spent, at * parts + part, shared)
+        return spent.reshape(steps, parts), counts.reshape(steps, parts)
+    until = _until(work)
     while len(at):
         cut = np.minimum(end, edges[at + 1])
-        own = left if shared is None else np.where(cut < end, shared(cut) - shared(begin), left)
-        np.add.at(spent, at * parts + part, own)
+        np.add.at(spent, at * parts + part, until(cut) - until(begin))
         more = (cut < end) & (at + 1 < steps)
-        begin, end, part, left, at = cut[more], end[more], part[more], (left - own)[more], at[more] + 1
+        begin, end, part, at = cut[more], end[more], part[more], at[more] + 1
     return spent.reshape(steps, parts), counts.reshape(steps, parts)
 
 
-def _shared(work: Work) -> Callable[[I64], I64]:
-    """The busy time until a moment that each piece of work that runs all along has as its own, ns."""
+def _until(work: Work) -> Callable[[I64], F64]:
+    """The busy time until a moment, in ns, that work running all along has as its own: what several share is split."""
     moments = np.concatenate([work.begin, work.end])
     order = np.argsort(moments, kind="stable")
     running = np.cumsum(np.where(order < len(work.begin), 1, -1))
     moments = moments[order]
-    own = np.diff(moments) / np.maximum(running[:-1], 1)
-    until = np.concatenate([[0.0], np.cumsum(own)])
-    return lambda moment: np.rint(np.interp(moment, moments, until)).astype(np.int64)
+    total = np.concatenate([[0.0], np.cumsum(np.diff(moments) / np.maximum(running[:-1], 1))])
+    return lambda moment: np.interp(moment, moments, total)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -258,13 +258,17 @@ STEP = "step"
 DISTINCT = 1.1  # stages whose slowdowns are closer than this factor are slowed alike
 
 
-def explain(target: Side, leader: Side) -> JSON:
+def explain(target: Side, leader: Side, request: Mapping[str, float] | None = None) -> JSON:
     """The slow stage, its rows by extra milliseconds, and the rows that a root cause may cite.
 
     Both captures are of one workload, so times are compared per token of their stage over all steps: a side that
     batches worse pays for it here. Times are ms within the target's capture; the leader's are scaled to the same
-    number of tokens, and by `common_factor`, the slowdown that all stages share. ``share`` is percent of the stage's
-    time in the target. A stage that one side lacks, or whose steps tell no tokens, is left out.
+    number of tokens, and for one capture on the CPU by `common_factor`, the slowdown that all stages share. ``share``
+    is percent of the stage's time in the target. A stage that one side lacks, or whose steps tell no tokens, is left
+    out.
+
+    Stages that were captured apart do not show how much of each a workload has: with ``request``, the tokens of one
+    request by stage, all times are ms of such a request (``per_request`` is true then).
 
     Of kernels, only steps of ordinary length count, and only rows of a group (see `difference`) that takes longer in
     the target are cited: a kernel that stands for a slower one of the leader explains nothing.
@@ -278,8 +282,11 @@ def explain(target: Side, leader: Side) -> JSON:
     if not names:
         raise Refused("no stage has steps with known tokens in both captures: there is nothing to compare by")
     pairs = [(name, target.stages[name], leader.stages[name]) for name in names]
-    factor = _common_factor([_per_token(ours) / _per_token(theirs) for _, ours, theirs in pairs if theirs.times.any()])
-    rows = [row for each in pairs for row in _campaign_rows(*each, factor, by_category=target.kind == KERNELS)]
+    kernels = target.kind == KERNELS
+    ratios = [_per_token(ours) / _per_token(theirs) for _, ours, theirs in pairs if theirs.times.any()]
+    factor = 1.0 if kernels or request else _common_factor(ratios)
+    units = {name: (request or {}).get(name, ours.tokens.sum()) / float(ours.tokens.sum()) for name, ours, _ in pairs}
+    rows = [row for each in pairs for row in _campaign_rows(*each, factor, units[each[0]], by_category=kernels)]
     rows.sort(key=lambda row: (-row["extra_ms"], row["row_id"]))
     extra = {row["stage"]: row["extra_ms"] for row in rows if row["name"] == "step"}
     slow = max(extra, key=lambda name: (extra[name], name))
@@ -289,6 +296,7 @@ def explain(target: Side, leader: Side) -> JSON:
     return {
         "stage": slow,
         "common_factor": round(factor, DIGITS),
+        "per_request": bool(request),
         "extra_ms": extra,
         "stages": {"target": _plain(target), "leader": _plain(leader)},
         "rows": [row for row in rows if row["share"] >= MIN_SHARE],
@@ -337,9 +345,14 @@ def _common_factor(ratios: Sequence[float]) -> float:
     return min(ratios)
 
 
-def _campaign_rows(stage: str, target: Steps, leader: Steps, factor: float, by_category: bool) -> Iterator[JSON]:
-    """A row for every part of either side, and one for whole steps; kernels have their category as annotation."""
-    scale = factor * float(target.tokens.sum() / leader.tokens.sum())
+def _campaign_rows(
+    stage: str, target: Steps, leader: Steps, factor: float, unit: float, by_category: bool
+) -> Iterator[JSON]:
+    """A row for every part of either side, and one for whole steps; kernels have their category as annotation.
+
+    Times are multiplied by ``unit``, the leader's by ``factor`` and to the target's tokens too.
+    """
+    scale = unit * factor * float(target.tokens.sum() / leader.tokens.sum())
     ours, theirs = _totals(stage, target), _totals(stage, leader)
     whole_ms = float(target.times.sum())
     for identity in ours | theirs:
@@ -350,9 +363,9 @@ def _campaign_rows(stage: str, target: Steps, leader: Steps, factor: float, by_c
             "row_id": identity,
             "stage": stage,
             "name": named.name,
-            "time_ms": round(time_ms, DIGITS),
+            "time_ms": round(unit * time_ms, DIGITS),
             "leader_time_ms": round(scale * leader_time_ms, DIGITS),
-            "extra_ms": round(time_ms - scale * leader_time_ms, DIGITS),
+            "extra_ms": round(unit * time_ms - scale * leader_time_ms, DIGITS),
             "share": round(100 * time_ms / whole_ms, 3) if whole_ms else 0.0,
             "count": count,
             "leader_count": leader_count,

@@ -1,6 +1,9 @@
-"""Two traces in, one explanation out: where the target spends more than the leader, row by row.
+"""The traces of two sides in, one explanation out: where the target spends more, and how near it is to the limit.
 
-``python -m sotad.analysis.explain TARGET LEADER OUT`` runs in a process of its own, because a trace is large.
+``python -m sotad.analysis.explain ASKED.json OUT.json`` runs in a process of its own, because traces are large. ASKED
+has for ``target`` and ``leader`` the ``files`` of each, and where they are known ``request`` (tokens of one request by
+stage: prompt tokens in prefill, output tokens in decode), ``config`` (path of the model's config.json), ``gpu``, ``tp``
+and ``context`` (tokens that a decode step of the capture looks back on).
 """
 
 from __future__ import annotations
@@ -10,109 +13,118 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sotad.analysis.kernels import Tables, TraceError, compare, read_tables
+from sotad.analysis.difference import difference, explain
+from sotad.analysis.pairing import KERNELS, Refused
+from sotad.analysis.triage import Analysis, Request, analyse
+from sotad.trace.errors import TraceError
 
 JSON = dict[str, Any]
-CITED_ROWS = 6
-MIN_SHARE = 1.0  # percent of the stage; smaller rows prove nothing
-DIGITS = 4
-DISTINCT = 1.1  # stages whose slowdowns are closer than this factor are slowed alike
 
 
-def explain(target: Tables, leader: Tables) -> JSON:
-    """The slow stage, its rows by extra milliseconds, and the rows that a root cause may cite.
+def explained(asked: JSON) -> JSON:
+    """What `sotad.analysis.difference.explain` finds, with the tables, the layers and the limit beside it.
 
-    Times are ms within the target's capture; the leader's are scaled to the same number of tokens, and by
-    ``common_factor`` (see there). ``share`` is percent of the stage's time in the target.
+    Raises:
+        TraceError: a trace cannot be used.
+        Refused: the two cannot be compared.
     """
-    counts = {row["row_id"]: row for row in target.rows} | {s["row_id"]: s for s in target.stages.values()}
-    leader_counts = {row["row_id"]: row for row in leader.rows} | {s["row_id"]: s for s in leader.stages.values()}
-    totals = {stage: entry["total_ms"] for stage, entry in target.stages.items()}
-    compared = compare(target, leader)
-    factor = common_factor(compared)
-    rows = [_row(found, counts, leader_counts, totals, factor) for found in compared]
-    rows.sort(key=lambda row: (-row["extra_ms"], row["row_id"]))
-    extra = {stage: sum(r["extra_ms"] for r in rows if r["row_id"] == f"{stage}/step") for stage in totals}
-    slow = max(extra, key=lambda stage: (extra[stage], stage))
-    cited = [row for row in rows if row["stage"] == slow and row["share"] >= MIN_SHARE and row["extra_ms"] > 0]
+    sides = {side: _analysed(asked[side], side) for side in ("target", "leader")}
+    target, leader = sides["target"].side, sides["leader"].side
+    found = explain(target, leader, asked.get("request"))
+    notes: list[str] = []
+    with_kernels = target.kind == KERNELS
     return {
-        "stage": slow,
-        "common_factor": round(factor, DIGITS),
-        "extra_ms": {stage: round(value, DIGITS) for stage, value in extra.items()},
-        "stages": {"target": _plain(target.stages), "leader": _plain(leader.stages)},
-        "rows": [row for row in rows if row["share"] >= MIN_SHARE],
-        "cited": [row["row_id"] for row in cited[:CITED_ROWS]],
+        **found,
+        "difference": difference(target, leader),
+        "tables": {side: each.tables for side, each in sides.items()},
+        "layers": _layers(asked, notes) if with_kernels else None,
+        "limit": _limit(asked, found["stage"], notes) if with_kernels else None,
+        "notes": notes,
     }
 
 
-def common_factor(compared: list[JSON]) -> float:
-    """By how much every stage of the target is slower, which says nothing about any one stage.
-
-    The two captures are taken one after the other, and a host that is busier during one of them slows all of its
-    stages alike. When the stages hardly differ in this, the slowdown itself is what has to be explained: then 1.
-    """
-    steps = [row for row in compared if row["row_id"].endswith("/step") and row["leader_us_per_token"]]
-    ratios: list[float] = [row["us_per_token"] / row["leader_us_per_token"] for row in steps]
-    if len(ratios) < 2 or max(ratios) < DISTINCT * min(ratios):
-        return 1.0
-    return min(ratios)
+def _analysed(asked: JSON, side: str) -> Analysis:
+    return analyse(Request([Path(file) for file in asked["files"]], name=side))
 
 
-def _row(found: JSON, counts: JSON, leader_counts: JSON, totals: dict[str, float], factor: float) -> JSON:
-    identity = found["row_id"]
-    count, leader_count = counts.get(identity, {}), leader_counts.get(identity, {})
-    leader_ms = factor * (found["time_ms"] - found["extra_ms"])
-    return {
-        "row_id": identity,
-        "stage": found["stage"],
-        "name": found["name"],
-        "time_ms": round(found["time_ms"], DIGITS),
-        "leader_time_ms": round(leader_ms, DIGITS),
-        "extra_ms": round(found["time_ms"] - leader_ms, DIGITS),
-        "share": round(100 * found["time_ms"] / totals[found["stage"]], 3) if totals[found["stage"]] else 0.0,
-        "count": count.get("count", 0),
-        "leader_count": leader_count.get("count", 0),
-        "annotation": count.get("annotation") or leader_count.get("annotation") or "",
-        "mean_batch_size": round(count.get("mean_batch_size", 0.0), DIGITS),
-        "leader_mean_batch_size": round(leader_count.get("mean_batch_size", 0.0), DIGITS),
-    }
+def _layers(asked: JSON, notes: list[str]) -> JSON:
+    """Passes, layers and kernels of each side; what cannot be told is a note."""
+    from sotad.pipeline.document import Missing, Question, document
+    from sotad.pipeline.model import BadConfig, Model, read
+    from sotad.pipeline.view import NoKernels
+
+    found: JSON = {}
+    for side in ("target", "leader"):
+        try:
+            model = read(Path(asked["config"])) if asked.get("config") else Model()
+            files = [Path(file) for file in asked[side]["files"]]
+            found[side] = [document([file], model, Question()) for file in files]
+        except (TraceError, NoKernels, BadConfig, Missing) as error:
+            notes.append(f"no layers of the {side}: {error}")
+    return found
 
 
-def _plain(stages: dict[str, JSON]) -> JSON:
-    return {
-        stage: {key: round(v, DIGITS) if isinstance(v, float) else v for key, v in entry.items()}
-        for stage, entry in stages.items()
-    }
+def _limit(asked: JSON, stage: str, notes: list[str]) -> JSON | None:
+    """How near the target's slow stage is to what the hardware allows; None, with a note, when nobody can tell."""
+    from sotad.simulate.errors import SimulateError
 
-
-def statement(found: JSON, target: str, leader: str) -> str:
-    """The explanation in one sentence, with row ids."""
-    by_id = {row["row_id"]: row for row in found["rows"]}
-    step = by_id.get(f"{found['stage']}/step")
-    head = f"{found['stage']} is the slow stage: {target} spends {found['extra_ms'][found['stage']]:.1f} ms more"
-    if step:
-        head += (
-            f" than {leader} for the same tokens ({step['count']} steps at mean batch {step['mean_batch_size']:.2f}"
-            f" against {step['leader_count']} at {step['leader_mean_batch_size']:.2f})"
+    if not asked.get("config") or not asked.get("gpu"):
+        notes.append("no limit: the model's config.json or the GPU is not known")
+        return None
+    try:
+        found = _headroom(asked, stage)
+    except (SimulateError, ValueError) as error:
+        notes.append(f"no limit: {error}")
+        return None
+    if found["status"] != "ok":
+        notes.append(
+            f"the limit of {stage} proves nothing ({found['status']}): {'; '.join(found['inputs']['assumed'])}"
         )
-    rows = [by_id[name] for name in found["cited"] if name in by_id and not name.endswith("/step")]
-    if found["common_factor"] != 1.0:
-        head += f", after a factor of {found['common_factor']:.2f} that all stages share"
-    parts = [f"{row['row_id']} +{row['extra_ms']:.1f} ms ({row['share']:.1f}%)" for row in rows]
-    return head + ("; rows " + ", ".join(parts) if parts else "") + "."
+        return None
+    keys = ("stage", "limit_ms", "measured_ms", "bound")
+    return {**{key: found[key] for key in keys}, "fraction": round(found["fraction_of_limit"], 4)}
+
+
+def _headroom(asked: JSON, stage: str) -> JSON:
+    from sotad.simulate.config import read
+    from sotad.simulate.errors import SimulateError
+    from sotad.simulate.gpus import gpu
+    from sotad.simulate.limit import headroom
+    from sotad.simulate.measured import measure
+    from sotad.simulate.parallel import Layout
+    from sotad.simulate.roofline import roofline
+    from sotad.simulate.shapes import decode, prefill
+    from sotad.simulate.step import forward
+
+    measured = {name: each for file in asked["target"]["files"] for name, each in measure(Path(file)).items()}
+    if stage not in ("prefill", "decode") or stage not in measured:
+        raise SimulateError(f"{stage} is no stage that the model can tell")
+    seen, context = measured[stage], asked.get("context")
+    batch = max(1, seen.sequences)
+    assumed = [] if seen.sequences else ["batch 1"]
+    if stage == "prefill":
+        if not seen.tokens:
+            raise SimulateError("the capture does not tell the tokens of a prefill step")
+        shape = prefill(batch, max(1, seen.tokens // batch))
+    else:
+        shape = decode(batch, context or 1)
+        assumed += [] if context else ["the context of a decode step"]
+    layout = Layout(tp=asked.get("tp") or 1)
+    found = roofline(forward(read(Path(asked["config"])), shape, layout, asked.get("kv_dtype")), gpu(asked["gpu"]))
+    return headroom(found, stage, seen.step_ms, "the target's capture", assumed, seen.busy_ms)
 
 
 def main(argv: list[str]) -> int:
-    """Exit 0 with OUT written, 1 when a trace cannot be used, 2 on bad usage."""
-    if len(argv) != 3:
-        print("usage: python -m sotad.analysis.explain TARGET LEADER OUT", file=sys.stderr)
+    """Exit 0 with OUT written, 1 when the traces cannot be used, 2 on bad usage."""
+    if len(argv) != 2:
+        print("usage: python -m sotad.analysis.explain ASKED.json OUT.json", file=sys.stderr)
         return 2
     try:
-        found = explain(read_tables(Path(argv[0])), read_tables(Path(argv[1])))
-    except (TraceError, OSError) as error:
+        found = explained(json.loads(Path(argv[0]).read_bytes()))
+    except (TraceError, Refused, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    Path(argv[2]).write_text(json.dumps(found, sort_keys=True, indent=1))
+    Path(argv[1]).write_text(json.dumps(found, sort_keys=True, indent=1))
     return 0
 
 

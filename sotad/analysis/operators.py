@@ -31,7 +31,7 @@ class OperatorTables(NamedTuple):
 def operator_tables(trace: Trace, stages: Stages) -> OperatorTables:
     """The operators of every stage. An operator belongs to the step that was the last to begin before it, if that
     step has not ended. Without steps all is of the stage "all"; without operators there are no rows."""
-    self_time, annotation = _self_times(trace)
+    self_time, annotation = self_times(trace)
     order, stage = _stage_of(trace, stages)
     names = [*order, OUTSIDE] if stages.steps else [stages.names[0] if stages.names else ALL]
     width, labels = len(trace.names), len(trace.names) + 1
@@ -49,7 +49,7 @@ def operator_tables(trace: Trace, stages: Stages) -> OperatorTables:
     return OperatorTables(_rows(found), _stage_rows(stages))
 
 
-def _self_times(trace: Trace) -> tuple[I64, I64]:
+def self_times(trace: Trace) -> tuple[I64, I64]:
     """Per operator its ns without its children's, and the name of the innermost annotation that is no step (-1)."""
     ops, marks = trace.ops, trace.marks
     begin, end = np.concatenate([marks.begin, ops.begin]), np.concatenate([marks.end, ops.end])

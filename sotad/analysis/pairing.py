@@ -22,8 +22,10 @@ UNCOVERED = "not in an operator"  # the category of what no operator of a step o
 INSIDE, BETWEEN = "(idle inside the step)", "(idle until the next step)"
 PROMPTS = ("prefill", "encode")  # stages that are compared per token; the pause after them may be a wait for requests
 ALIKE = 0.1  # batch sizes and lengths nearer than this share are compared as they are
+SHORT = 64  # tokens; shorter prompts take as long as their weights do to read, whatever their length
 STRETCH = 4.0  # prompts that differ by more than this factor do other work per token
 KERNELS, OPERATORS = "kernels", "operators"  # what is counted in a capture
+PLAIN = "operators"  # the category of operators under no annotation
 LENGTHS = "the captures do not tell how long the sequences were, with which attention grows: capture both alike"
 APART = "steps do not follow each other on both sides: pauses between steps left out"
 COMMON = 0.5  # of each side's steps have to be of the batch sizes that both ran
@@ -116,7 +118,8 @@ def pair(stage: str, target: Side, leader: Side) -> Paired:
     for side in (target, leader):
         if not len(side.stages.get(stage, ())):
             raise Refused(f"{side.name} has no {stage} step in this capture")
-    ours, theirs, closed = _whole(target.stages[stage], leader.stages[stage])
+    ours, theirs = _alike(target.stages[stage], leader.stages[stage])
+    ours, theirs, closed = _whole(ours, theirs)
     per_token = stage in PROMPTS or stage == "mixed"
     groups, unit, notes = (_per_token if per_token else _per_step)(stage, ours, theirs)
     if stage not in PROMPTS:
@@ -129,6 +132,26 @@ def pair(stage: str, target: Side, leader: Side) -> Paired:
     left_out = (len(target.stages[stage]) - len(used[0]), len(leader.stages[stage]) - len(used[1]))
     given = (parts, strata, (counts[0], counts[1]), used, left_out, unit, notes)
     return Paired(target.name, leader.name, *given)
+
+
+def _alike(target: Steps, leader: Steps) -> tuple[Steps, Steps]:
+    """Operators by name alone where the two engines do not share any annotation."""
+    ours, theirs = ({part.annotation for part in side.parts} - {None} for side in (target, leader))
+    return (target, leader) if ours & theirs or not ours | theirs else (_unannotated(target), _unannotated(leader))
+
+
+def _unannotated(side: Steps) -> Steps:
+    """The same steps with one column for each operator; its row id is that of its largest row."""
+    members: dict[str, list[int]] = {}
+    for place in np.argsort(-side.times.sum(axis=0), kind="stable").tolist():
+        members.setdefault(side.parts[place].name, []).append(place)
+    first = [side.parts[places[0]] for places in members.values()]
+    parts = [part._replace(annotation=None, category=PLAIN if part.annotation else part.category) for part in first]
+    times, counts = (
+        np.stack([columns[:, places].sum(axis=1) for places in members.values()], axis=1)
+        for columns in (side.times, side.counts)
+    )
+    return Steps(parts, times, counts, side.sequences, side.tokens, side.closed)
 
 
 def _whole(target: Steps, leader: Steps) -> tuple[Steps, Steps, bool]:
@@ -177,6 +200,8 @@ def _per_token(stage: str, target: Steps, leader: Steps) -> Grouped:
     usual = [float(np.median(side.tokens)) for side in (target, leader)]
     if _ratio(usual) > STRETCH:
         raise Refused(f"{stage} steps of {usual[0]:g} against {usual[1]:g} tokens: too far apart to compare per token")
+    if min(usual) < SHORT and _ratio(usual) > 1 + ALIKE:
+        raise Refused(f"{stage} steps of {usual[0]:g} against {usual[1]:g} tokens: too short to compare per token")
     batches = [float(np.median(side.sequences)) for side in (target, leader)]
     if stage == "mixed" and min(batches) and _ratio(batches) > 1 + ALIKE:
         raise Refused(f"mixed steps of batch {batches[0]:g} against {batches[1]:g}: capture both under the same load")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sotad.analysis.operators import UNNAMED, _self_times
-from sotad.analysis.pairing import OPERATORS, UNCOVERED, Part, Side, Steps
+from sotad.analysis.operators import UNNAMED, self_times
+from sotad.analysis.pairing import OPERATORS, PLAIN, UNCOVERED, Part, Side, Steps
 from sotad.analysis.rows import row_id
 from sotad.analysis.stages import Stages, Step
 from sotad.trace.columns import I64, Trace
 
-PLAIN = "operators"  # the category of operators under no annotation
 DECODE = "decode"  # one token a sequence, also where the capture tells only the sequences
 
 
@@ -19,7 +18,7 @@ def operator_side(name: str, trace: Trace, stages: Stages) -> Side:
     steps = sorted(stages.steps, key=lambda step: step.begin)
     if not steps:
         return Side(name, OPERATORS)
-    own, annotation = _self_times(trace)
+    own, annotation = self_times(trace)
     begins, ends = (np.array([getattr(step, key) for step in steps], dtype=np.int64) for key in ("begin", "end"))
     at = np.searchsorted(begins, trace.ops.begin, side="right") - 1
     at = np.where((at >= 0) & (trace.ops.begin < ends[at]), at, -1)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("bench_ledger", "bench_loadgen", "bench_cli", "bench_gap", "bench_daemon")
+SCRIPTS = ("bench_ledger", "bench_loadgen", "bench_trace", "bench_cli", "bench_gap", "bench_daemon")
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sotad.analysis.cycles import kernel_side
 from sotad.analysis.difference import difference, explain
 from sotad.analysis.overlap import sweep
-from sotad.analysis.pairing import BETWEEN, IDLE, INSIDE, KERNELS, Part, Side, Steps, pair
+from sotad.analysis.pairing import BETWEEN, IDLE, INSIDE, KERNELS, PLAIN, Part, Side, Steps, pair
 from sotad.analysis.stages import find_stages
 from sotad.trace.columns import Frames, Spans, Trace, Work
 
@@ -200,6 +200,24 @@ def test_pairing_keeps_columns_apart_by_annotation() -> None:
     assert len(found.parts) == 4
 
 
+def test_operators_of_engines_without_common_annotations_meet_by_name() -> None:
+    """Each engine annotates in its own words; the same operator is still one row."""
+    ours = [Part(f"decode/{a}/mm", "mm", a, a) for a in ("run", "mlp")]
+    a = decode(*ours, ms=[[1, 2, 0, 0]] * 2)
+    b = decode(Part("decode/mm", "mm", PLAIN), ms=[[2.5, 0, 0]] * 2)
+    stage = difference(a, b)["stages"]["decode"]
+    mm = row_of(stage, PLAIN)["kernels"]
+    assert [(row["row_id"], row["leader_row_id"], row["extra_ms"]) for row in mm] == [
+        ("decode/mlp/mm", "decode/mm", 0.5)
+    ]
+
+
+def test_short_prompts_are_not_compared_per_token() -> None:
+    """A prompt of 1 token takes as long as one of 3: reading the weights."""
+    a, b = (side("a", prefill=steps([GEMM], [[4, 0, 0]] * 3, 1, n, closed=False)) for n in (1, 3))
+    assert "too short" in difference(a, b)["stages"]["prefill"]["reason"]
+
+
 def test_a_campaigns_explanation_has_the_keys_of_today() -> None:
     """The slow stage, rows by extra time, and what may be cited."""
     ours = side("a", decode=steps([GEMM, NORM], [[4, 1, 0, 0]] * 10, 4, 4), prefill=_prompt(100))
@@ -261,19 +279,19 @@ def decode_traces(draw: st.DrawFn) -> Trace:
 @given(decode_traces())
 @settings(max_examples=80, deadline=None)
 def test_a_step_is_its_work_and_its_pauses(trace: Trace) -> None:
-    """Steps are as long as their periods, and the work of each is its busy time, to a ns for each kernel."""
+    """Steps are as long as their periods, the work of each is its busy time, and no pause is negative."""
     stages = find_stages(trace)
     steps = kernel_side("x", trace, stages, sweep(trace, stages)).stages["decode"]
     begins = np.sort(trace.gpu_marks.begin)
     lengths = steps.times.sum(axis=1) * 1e6
     assert lengths[steps.closed] == pytest.approx(np.diff(begins))
     assert steps.closed.tolist() == [True] * (len(begins) - 1) + [False]
-    assert (steps.times * 1e6 >= -len(trace.kernels)).all()
+    assert (steps.times * 1e6 >= -1e-6).all()
     busy = np.zeros(int(max(trace.kernels.end.max(), begins[-1])) + 1, dtype=bool)
     for begin, end in zip(trace.kernels.begin, trace.kernels.end, strict=True):
         busy[begin:end] = True
     for row, (begin, end) in zip(steps.times, itertools.pairwise(begins), strict=False):
-        assert row[:-2].sum() * 1e6 == pytest.approx(busy[begin:end].sum(), abs=len(trace.kernels))
+        assert row[:-2].sum() * 1e6 == pytest.approx(busy[begin:end].sum())
 
 
 def test_a_wait_for_a_request_is_in_no_prompt_step() -> None:
