@@ -248,11 +248,11 @@ def _keep(args: argparse.Namespace, spec: LoadSpec, report: JSON) -> JSON:
     row |= {"sla_failures": [failure._asdict() for failure in failures], "errors": errors_by_kind(report)}
     row["sla"]["passed"] = bool(sla) and row["status"] == "ok" and not failures
     row["client"] = {name: value for name, value in report["client"].items() if name != "processes"}
-    row = scrubber(os.environ)(row)
+    clean_row: JSON = scrubber(os.environ)(row)
     if args.out:
         with args.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, separators=(",", ":")) + "\n")
-    return row
+            file.write(json.dumps(clean_row, separators=(",", ":")) + "\n")
+    return clean_row
 
 
 def _readable(spec: LoadSpec, report: JSON, row: JSON) -> str:

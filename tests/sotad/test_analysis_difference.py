@@ -218,12 +218,12 @@ def test_short_prompts_are_not_compared_per_token() -> None:
     assert "too short" in difference(a, b)["stages"]["prefill"]["reason"]
 
 
-def test_a_campaigns_explanation_has_the_keys_of_today() -> None:
+def test_a_campaigns_explanation_has_its_keys() -> None:
     """The slow stage, rows by extra time, and what may be cited."""
     ours = side("a", decode=steps([GEMM, NORM], [[4, 1, 0, 0]] * 10, 4, 4), prefill=_prompt(100))
     theirs = side("b", decode=steps([GEMM, NORM], [[3, 1, 0, 0]] * 10, 4, 4), prefill=_prompt(100))
     found = explain(ours, theirs)
-    assert set(found) == {"stage", "common_factor", "extra_ms", "stages", "rows", "cited"}
+    assert set(found) == {"stage", "common_factor", "per_request", "extra_ms", "stages", "rows", "cited"}
     assert (found["stage"], found["extra_ms"]["decode"], found["common_factor"]) == ("decode", 10, 1.0)
     assert found["cited"] == ["decode/mm", "decode/step"]
 
