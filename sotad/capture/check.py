@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sotad.analysis.stages import Stages, Step, find_stages
+from sotad.analysis.stages import Stages, find_stages
 from sotad.capture.plan import Expected, Stage
 from sotad.trace.columns import Trace
 from sotad.trace.errors import TraceError
 from sotad.trace.reader import read
 
 GRAPH_LAUNCH = re.compile(r"(cuda|hip|cu)GraphLaunch")
-SAME_BATCH = 0.5  # share of the decode steps that must have the batch size that was asked for
 
 
 def problems(files: Sequence[Path], stage: Stage, expected: Expected) -> list[str]:
@@ -32,20 +30,11 @@ def problems(files: Sequence[Path], stage: Stage, expected: Expected) -> list[st
 def _problems(trace: Trace, stages: Stages, stage: Stage, expected: Expected) -> Iterator[str]:
     if expected.gpu and not len(trace.kernels):
         yield "the trace has no GPU kernel: the profiler saw the CPU only"
-    steps = [step for step in stages.steps if step.stage == stage.stage]
-    if len(steps) < min(stage.active, stage.output_len):
-        yield f"{len(steps)} {stage.stage} steps in the trace, {stage.active} were to be captured"
-    elif stage.stage == "decode":
-        yield from _batch(steps, stage.streams)
-        if expected.graphs and expected.gpu and not _replays(trace):
-            yield "decode ran without CUDA graphs, which its flags leave on: the server fell back to eager"
-
-
-def _batch(steps: Sequence[Step], streams: int) -> Iterator[str]:
-    sizes = Counter(step.sequences for step in steps if step.sequences)
-    if sizes and sizes[streams] < SAME_BATCH * sizes.total():
-        usual = sizes.most_common(1)[0][0]
-        yield f"decode ran at batch size {usual}, {streams} streams were sent: nothing can be said about that batch"
+    steps = sum(1 for step in stages.steps if step.stage == stage.stage)
+    if steps < min(stage.active, stage.output_len):
+        yield f"{steps} {stage.stage} steps in the trace, {stage.active} were to be captured"
+    elif stage.stage == "decode" and expected.graphs and expected.gpu and not _replays(trace):
+        yield "decode ran without CUDA graphs, which its flags leave on: the server fell back to eager"
 
 
 def _replays(trace: Trace) -> bool:

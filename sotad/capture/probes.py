@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from sotad.loadgen.requests import Body, bodies, scenario_tokenizer
 from sotad.loadgen.spec import Target
 
 POLL_S = 0.005
+QUIET_S = 3.0  # without a new stream: the server runs as many as it can
 
 
 class ProbeFailed(Exception):
@@ -28,25 +30,51 @@ class Streams:
     counts: list[int]
     running: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def reach(self, tokens: int, timeout_s: float) -> None:
-        """Wait until every stream has received so many pieces.
+    async def steady(self, tokens: int, timeout_s: float) -> None:
+        """Wait until every stream that runs has so many tokens, and nothing more is going to start soon.
+
+        A server may run fewer streams at once than were sent; the others begin when some end.
 
         Raises:
-            ProbeFailed: one ended before, or the time ran out.
+            ProbeFailed: the streams broke or ended before, or the time ran out.
         """
+        started, since = 0, time.monotonic()
+
+        def reached() -> bool:
+            nonlocal started, since
+            begun = [count for count in self.counts if count]
+            if len(begun) != started:
+                started, since = len(begun), time.monotonic()
+            waited = len(begun) == len(self.counts) or time.monotonic() - since > QUIET_S
+            return bool(begun) and waited and min(begun) >= tokens
+
+        await self._until(reached, f"{tokens} tokens of every stream", timeout_s)
+
+    async def advance(self, tokens: int, timeout_s: float) -> None:
+        """Wait until some stream has received so many more tokens.
+
+        Raises:
+            ProbeFailed: as for `steady`.
+        """
+        before = list(self.counts)
+
+        def gained() -> bool:
+            return max(now - then for now, then in zip(self.counts, before, strict=True)) >= tokens
+
+        await self._until(gained, f"{tokens} more tokens", timeout_s)
+
+    async def _until(self, reached: Callable[[], bool], what: str, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                while min(self.counts) < tokens:
-                    self._require_alive(tokens)
+                while not reached():
+                    for task in self.running:
+                        if task.done() and (cause := task.exception()):
+                            raise ProbeFailed(str(cause))
+                    if all(task.done() for task in self.running):
+                        raise ProbeFailed(f"the streams ended before there were {what}")
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise ProbeFailed(f"after {timeout_s:g} s a stream had {min(self.counts)} of {tokens} tokens") from None
-
-    def _require_alive(self, tokens: int) -> None:
-        for task, count in zip(self.running, self.counts, strict=True):
-            if task.done() and count < tokens:
-                cause = task.exception()
-                raise ProbeFailed(str(cause) if cause else f"a stream ended after {count} of {tokens} tokens")
+            raise ProbeFailed(f"no {what} within {timeout_s:g} s") from None
 
 
 def unique_bodies(spec: CaptureSpec, stage: Stage, count: int, stream: str) -> list[Body]:

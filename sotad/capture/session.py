@@ -77,12 +77,9 @@ async def _decode(session: aiohttp.ClientSession, spec: CaptureSpec, stage: Stag
 
 async def _steady(session: aiohttp.ClientSession, spec: CaptureSpec, stage: Stage) -> JSON:
     async with at_once(session, spec, unique_bodies(spec, stage, stage.streams, "steady")) as streams:
-        await streams.reach(stage.warmup, spec.timeout_s)
+        await streams.steady(stage.warmup, spec.timeout_s)
         await _post(session, spec, spec.start)
-        already = max(streams.counts)  # the server went on while it armed the profiler
-        if spec.start and already + stage.active > stage.output_len:
-            raise ProbeFailed(f"streams of {stage.output_len} tokens ended while the profiler was armed")
-        await streams.reach(already + stage.active, spec.timeout_s)
+        await streams.advance(stage.active, spec.timeout_s)
         return await _post(session, spec, spec.stop)
 
 
@@ -90,7 +87,7 @@ async def _armed_before(session: aiohttp.ClientSession, spec: CaptureSpec, stage
     made = unique_bodies(spec, stage, stage.streams, "armed before")
     await _post(session, spec, spec.start)
     async with at_once(session, spec, made) as streams:
-        await streams.reach(min(stage.warmup + stage.active, stage.output_len), spec.timeout_s)
+        await streams.advance(min(stage.warmup + stage.active, stage.output_len), spec.timeout_s)
         return await _post(session, spec, spec.stop)
 
 
