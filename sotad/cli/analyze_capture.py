@@ -45,6 +45,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--concurrency", type=int, default=16, help="decode streams (default: %(default)s)")
     parser.add_argument("--tokens", default="300,30000", metavar="FIRST,LAST", help="token ids to use (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed sends other prompts (default: %(default)s)")
+    parser.add_argument("--stacks", action="store_true", help="with Python stacks: for --mapping, not for times")
     parser.add_argument("--eager", action="store_true", help="the server runs without CUDA graphs on purpose")
     parser.add_argument("--cpu", action="store_true", help="the server runs on the CPU: expect no kernels")
     add_json(parser)
@@ -81,7 +82,7 @@ def _spec(args: argparse.Namespace) -> Any:
     from sotad.frameworks import FRAMEWORKS
     from sotad.frameworks.help import Help
 
-    how = FRAMEWORKS[args.framework].profiler(str(args.folder.resolve()), Help({}))
+    how = FRAMEWORKS[args.framework].profiler(str(args.folder.resolve()), Help({}), stacks=args.stacks)
     assert how and how.start and how.stop, "the frameworks of --framework are started and stopped"
     try:
         first, last = (int(token) for token in args.tokens.split(","))

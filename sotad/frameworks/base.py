@@ -149,8 +149,13 @@ class Framework:
             found["trust_remote_code"] = True
         return found
 
-    def profiler(self, folder: str, help: Help, steps: int | None = None, name: str = "sotad") -> Profiler | None:
-        """How to trace into a folder: all steps between start and stop, or ``steps`` of them; None: it cannot."""
+    def profiler(
+        self, folder: str, help: Help, steps: int | None = None, name: str = "sotad", stacks: bool = False
+    ) -> Profiler | None:
+        """How to trace into a folder: all steps between start and stop, or ``steps`` of them; None: it cannot.
+
+        ``stacks`` are for a trace that shows where kernels come from; they slow the CPU, so that its times say little.
+        """
         return None
 
     def conditions(self, flags: Mapping[str, Value], model: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -47,7 +47,9 @@ class Reference(Framework):
     def defaults(self, model: Mapping[str, Any]) -> dict[str, Value]:
         return {}
 
-    def profiler(self, folder: str, help: Help, steps: int | None = None, name: str = "sotad") -> Profiler:
+    def profiler(
+        self, folder: str, help: Help, steps: int | None = None, name: str = "sotad", stacks: bool = False
+    ) -> Profiler:
         body = {} if steps is None else {"num_steps": steps}
         return Profiler(Call("/start_profile", body), Call("/stop_profile", {}), {"profile-dir": folder}, files="")
 

@@ -83,9 +83,11 @@ class SGLang(Framework):
         served = [] if name == model["id"] else ["--served-model-name", name]
         return ["--model-path", str(model["id"]), *served, "--host", HOST, "--port", PORT]
 
-    def profiler(self, folder: str, help: Help, steps: int | None = None, name: str = "sotad") -> Profiler:
+    def profiler(
+        self, folder: str, help: Help, steps: int | None = None, name: str = "sotad", stacks: bool = False
+    ) -> Profiler:
         body: dict[str, Any] = {"output_dir": folder, "activities": ["CPU", "GPU"], "profile_by_stage": False}
-        body |= {"merge_profiles": False, "profile_prefix": name}
+        body |= {"merge_profiles": False, "profile_prefix": name, "with_stack": stacks}
         if steps is not None:
             body["num_steps"] = str(steps + 1)  # the scheduler counts a step before it compares
         # With num_steps the server ends the trace itself, and answers a later stop with an error.

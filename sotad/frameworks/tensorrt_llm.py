@@ -60,7 +60,9 @@ class TensorRTLLM(Framework):
     def defaults(self, model: Mapping[str, Any]) -> dict[str, Value]:
         return {"backend": "pytorch", **super().defaults(model)}
 
-    def profiler(self, folder: str, help: Help, steps: int | None = None, name: str = "sotad") -> Profiler | None:
+    def profiler(
+        self, folder: str, help: Help, steps: int | None = None, name: str = "sotad", stacks: bool = False
+    ) -> Profiler | None:
         """Its executor traces a window of its own iterations: it needs ``steps``, and there is nothing to call."""
         if steps is None:
             return None

@@ -44,8 +44,10 @@ class TokenSpeed(Framework):
         served = [] if name == model["id"] else ["--served-model-name", name]
         return [str(model["id"]), *served, "--host", HOST, "--port", PORT]
 
-    def profiler(self, folder: str, help: Help, steps: int | None = None, name: str = "sotad") -> Profiler:
-        body = {"output_dir": folder, "activities": ["CPU", "GPU"], "with_stack": True, "record_shapes": False}
+    def profiler(
+        self, folder: str, help: Help, steps: int | None = None, name: str = "sotad", stacks: bool = False
+    ) -> Profiler:
+        body = {"output_dir": folder, "activities": ["CPU", "GPU"], "with_stack": stacks, "record_shapes": False}
         env = {"TOKENSPEED_PROFILER_DIR": folder}
         return Profiler(Call("/start_profile", {**body, "profile_id": name}), Call("/stop_profile"), env=env)
 

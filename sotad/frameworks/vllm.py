@@ -85,12 +85,14 @@ class Vllm(Framework):
         served = [] if name == model["id"] else ["--served-model-name", name]
         return [str(model["id"]), *served, "--host", HOST, "--port", PORT]
 
-    def profiler(self, folder: str, help: Help, steps: int | None = None, name: str = "sotad") -> Profiler:
+    def profiler(
+        self, folder: str, help: Help, steps: int | None = None, name: str = "sotad", stacks: bool = False
+    ) -> Profiler:
         start, stop = Call("/start_profile"), Call("/stop_profile")
         if help.flags and not help.find("profiler_config"):  # older versions read the environment
             return Profiler(start, stop, env={"VLLM_TORCH_PROFILER_DIR": folder, "VLLM_RPC_TIMEOUT": "1800000"})
         config: dict[str, Any] = {"profiler": "torch", "torch_profiler_dir": folder, "ignore_frontend": True}
-        config |= {"torch_profiler_with_stack": False, "torch_profiler_record_shapes": True}
+        config |= {"torch_profiler_with_stack": stacks, "torch_profiler_record_shapes": True}
         if steps is not None:
             config["max_iterations"] = steps
         return Profiler(start, stop, {"profiler_config": config})
