@@ -221,16 +221,17 @@ def _inputs(ctx: Context) -> dict[str, bytes]:
     """The files of the analysis: the kept traces, and what it is asked."""
     inputs: dict[str, bytes] = {}
     asked: JSON = {"gpu": ctx.spec["hardware"]["gpu_type"] or None, "tp": len(ctx.c.lease.get("gpu_ids", [])) or 1}
-    stages = set()
+    stages: set[str] = set()
     for side in ("target", "leader"):
         profile = ctx.c.profiles[side]
-        names = []
+        files: dict[str, list[str]] = {}
         for number, trace in enumerate(profile.get("traces") or [profile["trace"]]):
             stage = trace.get("stage", "")
-            names.append(f"{side}-{stage or 'all'}-{number}{''.join(Path(trace['path']).suffixes[-2:])}")
-            inputs[names[-1]] = ctx.artifacts.read(trace["sha256"])
-            stages.add(stage)
-        asked[side] = {"files": names}
+            name = f"{side}-{stage or 'all'}-{number}{''.join(Path(trace['path']).suffixes[-2:])}"
+            inputs[name] = ctx.artifacts.read(trace["sha256"])
+            files.setdefault(stage, []).append(name)
+        stages |= files.keys()
+        asked[side] = {"files": files}
     shape = shape_of(ctx.spec, evidence.slow_scenario(ctx.c))
     if "" not in stages and shape["input_len"]:  # stages were captured apart: weigh them by what a request needs
         asked["request"] = {"prefill": shape["input_len"], "decode": shape["output_len"]}

@@ -255,6 +255,7 @@ CITED_ROWS = 6
 MIN_SHARE = 1.0  # percent of the stage; smaller rows prove nothing
 DIGITS = 4
 STEP = "step"
+EXPLAINS = 0.05  # of the stage's difference a group must be, for its rows to be cited
 DISTINCT = 1.1  # stages whose slowdowns are closer than this factor are slowed alike
 
 
@@ -291,8 +292,9 @@ def explain(target: Side, leader: Side, request: Mapping[str, float] | None = No
     extra = {row["stage"]: row["extra_ms"] for row in rows if row["name"] == "step"}
     slow = max(extra, key=lambda name: (extra[name], name))
     own = [row for row in rows if row["stage"] == slow]
-    longer = _longer(own, target.kind)
+    longer = _longer(own, target.kind, EXPLAINS * max(extra[slow], 0.0))
     cited = [row for row in own if row["share"] >= MIN_SHARE and row["extra_ms"] > 0 and row["row_id"] in longer]
+    cited.sort(key=lambda row: (-longer[row["row_id"]], -row["extra_ms"], row["row_id"]))
     return {
         "stage": slow,
         "common_factor": round(factor, DIGITS),
@@ -315,15 +317,18 @@ def _ordinary(side: Side) -> Side:
     return Side(side.name, side.kind, stages)
 
 
-def _longer(rows: Sequence[JSON], kind: str) -> set[str]:
-    """The rows whose group takes longer in the target; a row of operators is a group by itself."""
+def _longer(rows: Sequence[JSON], kind: str, least_ms: float) -> dict[str, float]:
+    """Rows whose group takes longer in the target, by more than ``least_ms``, with the milliseconds of the group.
+
+    A row of operators, and that of whole steps, is a group by itself.
+    """
     groups: dict[str, list[JSON]] = defaultdict(list)
     for row in rows:
         whole = kind != KERNELS or row["name"] == STEP
         category = row["annotation"] if row["annotation"] in LARGE else SMALL
         groups[row["row_id"] if whole else category].append(row)
-    longer = (members for members in groups.values() if sum(row["extra_ms"] for row in members) > 0)
-    return {row["row_id"] for members in longer for row in members}
+    sums = {name: sum(row["extra_ms"] for row in members) for name, members in groups.items()}
+    return {row["row_id"]: sums[name] for name, rows in groups.items() if sums[name] > least_ms for row in rows}
 
 
 def _counted(side: Side, name: str) -> bool:

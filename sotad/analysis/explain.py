@@ -1,9 +1,10 @@
 """The traces of two sides in, one explanation out: where the target spends more, and how near it is to the limit.
 
 ``python -m sotad.analysis.explain ASKED.json OUT.json`` runs in a process of its own, because traces are large. ASKED
-has for ``target`` and ``leader`` the ``files`` of each, and where they are known ``request`` (tokens of one request by
-stage: prompt tokens in prefill, output tokens in decode), ``config`` (path of the model's config.json), ``gpu``, ``tp``
-and ``context`` (tokens that a decode step of the capture looks back on).
+has for ``target`` and ``leader`` the ``files`` of each by the stage that they were captured for ("": all stages), and
+where they are known ``request`` (tokens of one request by stage: prompt tokens in prefill, output tokens in decode),
+``config`` (path of the model's config.json), ``gpu``, ``tp`` and ``context`` (tokens that a decode step of the capture
+looks back on).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sotad.analysis.difference import difference, explain
-from sotad.analysis.pairing import KERNELS, Refused
+from sotad.analysis.pairing import KERNELS, Refused, Side, Steps
 from sotad.analysis.triage import Analysis, Request, analyse
 from sotad.trace.errors import TraceError
 
@@ -28,23 +29,35 @@ def explained(asked: JSON) -> JSON:
         TraceError: a trace cannot be used.
         Refused: the two cannot be compared.
     """
-    sides = {side: _analysed(asked[side], side) for side in ("target", "leader")}
-    target, leader = sides["target"].side, sides["leader"].side
+    captures = {side: _captures(asked[side]["files"], side) for side in ("target", "leader")}
+    target, leader = (_side(captures[side], side) for side in ("target", "leader"))
     found = explain(target, leader, asked.get("request"))
     notes: list[str] = []
     with_kernels = target.kind == KERNELS
     return {
         **found,
         "difference": difference(target, leader),
-        "tables": {side: each.tables for side, each in sides.items()},
+        "tables": {side: {stage: each.tables for stage, each in found.items()} for side, found in captures.items()},
         "layers": _layers(asked, notes) if with_kernels else None,
         "limit": _limit(asked, found["stage"], notes) if with_kernels else None,
         "notes": notes,
     }
 
 
-def _analysed(asked: JSON, side: str) -> Analysis:
-    return analyse(Request([Path(file) for file in asked["files"]], name=side))
+def _captures(files: dict[str, list[str]], side: str) -> dict[str, Analysis]:
+    return {stage: analyse(Request([Path(file) for file in paths], name=side)) for stage, paths in files.items()}
+
+
+def _side(captures: dict[str, Analysis], name: str) -> Side:
+    """Each stage's steps from the capture that was made for it: others may be in it, of another shape."""
+    stages: dict[str, Steps] = {}
+    for wanted, capture in captures.items():
+        stages |= {stage: steps for stage, steps in capture.side.stages.items() if wanted in ("", stage)}
+    return Side(name, next(iter(captures.values())).side.kind, stages)
+
+
+def _paths(files: dict[str, list[str]], stage: str | None = None) -> list[Path]:
+    return [Path(file) for each, paths in files.items() if stage in (None, "", each) or not each for file in paths]
 
 
 def _layers(asked: JSON, notes: list[str]) -> JSON:
@@ -57,8 +70,10 @@ def _layers(asked: JSON, notes: list[str]) -> JSON:
     for side in ("target", "leader"):
         try:
             model = read(Path(asked["config"])) if asked.get("config") else Model()
-            files = [Path(file) for file in asked[side]["files"]]
-            found[side] = [document([file], model, Question()) for file in files]
+            found[side] = {
+                stage: document([Path(file) for file in files], model, Question((stage,) if stage else ()))
+                for stage, files in asked[side]["files"].items()
+            }
         except (TraceError, NoKernels, BadConfig, Missing) as error:
             notes.append(f"no layers of the {side}: {error}")
     return found
@@ -96,7 +111,7 @@ def _headroom(asked: JSON, stage: str) -> JSON:
     from sotad.simulate.shapes import decode, prefill
     from sotad.simulate.step import forward
 
-    measured = {name: each for file in asked["target"]["files"] for name, each in measure(Path(file)).items()}
+    measured = {name: each for file in _paths(asked["target"]["files"], stage) for name, each in measure(file).items()}
     if stage not in ("prefill", "decode") or stage not in measured:
         raise SimulateError(f"{stage} is no stage that the model can tell")
     seen, context = measured[stage], asked.get("context")

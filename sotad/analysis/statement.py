@@ -39,6 +39,8 @@ def root_cause_text(found: JSON, sentence: str) -> str:
             numbers = (row["extra_ms"], row["time_ms"], row["leader_time_ms"], row["share"])
             cells = [f"`{row['row_id']}`", *(f"{n:.2f}" for n in numbers), str(row["count"]), str(row["leader_count"])]
             lines.append("| " + " | ".join(cells) + " |")
+    if told := found.get("difference", {}).get("statement"):
+        lines += ["", f"Step against step: {told}"]
     if limit := found.get("limit"):
         share = f"{100 * limit['fraction']:.0f}% of what the hardware allows"
         lines += ["", f"A step of {limit['stage']} takes {limit['measured_ms']:.3f} ms, {share}."]

@@ -41,7 +41,7 @@ def capture(path: Path, prefill_us: float, decode_us: float, host: float = 1.0) 
 def explained(folder: Path, target: str, leader: str, **more: Any) -> Any:
     """What the process writes."""
     (folder / "asked.json").write_text(
-        json.dumps({"target": {"files": [target]}, "leader": {"files": [leader]}, **more})
+        json.dumps({"target": {"files": {"": [target]}}, "leader": {"files": {"": [leader]}}, **more})
     )
     command = [sys.executable, "-m", "sotad.analysis.explain", str(folder / "asked.json"), str(folder / "out.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -98,7 +98,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, content: str, said:
     """No table is made of half a trace, or of one without steps."""
     (tmp_path / "a.json").write_text(content)
     good = capture(tmp_path / "b.json", 1000, 1000)
-    asked = {"target": {"files": [str(tmp_path / "a.json")]}, "leader": {"files": [good]}}
+    asked = {"target": {"files": {"": [str(tmp_path / "a.json")]}}, "leader": {"files": {"": [good]}}}
     (tmp_path / "asked.json").write_text(json.dumps(asked))
     command = [sys.executable, "-m", "sotad.analysis.explain", str(tmp_path / "asked.json"), str(tmp_path / "out.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
