@@ -32,6 +32,7 @@ COLORS = {
 OTHER, MORE, LESS, FAINT, INK = "#9aa5b1", "#c2410c", "#0f8a5f", "#c3cad3", "#39424e"
 WIDTH, LINE, FRAME = 960, 34, 84  # pixels: chart width, one line of it, title and axis together
 PER_LINE = 8  # names in a line of the legend
+FAR = 2.0  # times the longest bar: no interval is drawn further
 NARROW = 0.05  # of the axis: a segment below it has no room for its name
 STYLE = (
     "Graph {color: none; edge_width: 1; edge_color: #8a94a0;} Graph.GridY {color: none;}"
@@ -130,8 +131,9 @@ def _stacked(stacks: Sequence[Stack], axis: str) -> str:
 def _diverging(rows: Sequence[tuple[str, float, list[float] | None, bool | None]], axis: str) -> str:
     ziaplot = import_module("ziaplot")
     graph = _graph([row[0] for row in rows], len(rows), axis)
-    low = min(0.0, *(value for _, value, _, _ in rows))
-    high = max(0.0, *(value for _, value, _, _ in rows))
+    widest = FAR * max(abs(value) for _, value, _, _ in rows)
+    ends = [value for _, value, _, _ in rows] + [end for *_, ends, _ in rows for end in ends or ()]
+    low, high = max(min(0.0, *ends), -widest), min(max(0.0, *ends), widest)
     room = 0.16 * (high - low or 1.0)
     graph.xrange(low - room, high + room)
     ticks = _ticks(low, high)

@@ -20,7 +20,7 @@ from sotad.analysis.categories import categorize
 from sotad.analysis.noise import F64
 from sotad.analysis.pairing import BETWEEN, IDLE, INSIDE, KERNELS, Part, Side, Steps, joined
 from sotad.analysis.rows import row_id
-from sotad.trace.columns import I64, Trace
+from sotad.trace.columns import I32, I64, Trace
 
 if TYPE_CHECKING:
     from sotad.analysis.overlap import Overlap
@@ -40,11 +40,11 @@ class Work:
 
     begin: I64
     end: I64
-    part: I64
-    stage: I64
+    part: I32
+    stage: I32
     shared: I64
 
-    def take(self, kept: NDArray[Any]) -> Work:
+    def take(self, kept: NDArray[Any] | slice) -> Work:
         """Only what ``kept`` selects, in its order."""
         return Work(*(getattr(self, column)[kept] for column in self.__slots__))
 
@@ -107,8 +107,8 @@ def kernel_side(name: str, trace: Trace, stages: Stages, overlap: Overlap) -> Si
     device = np.concatenate([trace.kernels.device, trace.copies.device])
     work = _work(trace, stages, overlap, part_of, len(trace.names))
     for number in np.unique(device):
-        own = work.take(np.flatnonzero(device == number))
-        own = own.take(np.argsort(own.begin, kind="stable"))
+        rows = np.flatnonzero(device == number)
+        own = work.take(rows[np.argsort(work.begin[rows], kind="stable")])
         marked = _marked(stages, int(number), own)
         if len(marked.begin):
             for stage, steps in _by_stage(own, marked, keys, stages.names):
@@ -116,21 +116,21 @@ def kernel_side(name: str, trace: Trace, stages: Stages, overlap: Overlap) -> Si
     return Side(name, KERNELS, {stage: joined(steps) for stage, steps in found.items()})
 
 
-def _keys(trace: Trace) -> tuple[list[tuple[str, str]], I64]:
+def _keys(trace: Trace) -> tuple[list[tuple[str, str]], I32]:
     """The different (category, name), and which of them every name is as a kernel, then as a copy."""
     names = [canonical(name) for name in trace.names]
     keys = [*zip(map(categorize, trace.names), names, strict=True), *((COPY, name) for name in names)]
     different = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    return list(different), np.array([different[key] for key in keys], dtype=np.int64)
+    return list(different), np.array([different[key] for key in keys], dtype=np.int32)
 
 
-def _work(trace: Trace, stages: Stages, overlap: Overlap, part_of: I64, copied: int) -> Work:
+def _work(trace: Trace, stages: Stages, overlap: Overlap, part_of: I32, copied: int) -> Work:
     kernels, copies = trace.kernels, trace.copies
     return Work(
         np.concatenate([kernels.begin, copies.begin]),
         np.concatenate([kernels.end, copies.end]),
-        part_of[np.concatenate([kernels.name, copies.name.astype(np.int64) + copied])],
-        np.concatenate([stages.kernel, stages.copy]).astype(np.int64),
+        np.concatenate([part_of[kernels.name], part_of[copied:][copies.name]]),
+        np.concatenate([stages.kernel, stages.copy]),
         np.concatenate([overlap.kernels.attributed, overlap.copies.attributed]),
     )
 
@@ -185,8 +185,9 @@ def _spent(work: Work, cycles: Cycles, at: I64, parts: int) -> tuple[F64, I64]:
     steps = len(cycles.begin)
     edges = np.append(cycles.begin, max(cycles.end[-1], cycles.begin[-1] + 1))
     spent, counts = np.zeros(steps * parts), np.zeros(steps * parts, dtype=np.int64)
-    inside = (at >= 0) & (work.begin < edges[-1])
-    begin, end, part, shared, at = (column[inside] for column in (work.begin, work.end, work.part, work.shared, at))
+    inside = slice(*np.searchsorted(work.begin, [edges[0], edges[-1]]))
+    begin, end, shared, at = (column[inside] for column in (work.begin, work.end, work.shared, at))
+    part = work.part[inside]
     np.add.at(counts, at * parts + part, 1)
     if not (end > edges[at + 1]).any():
         np.add.at(spent, at * parts + part, shared)

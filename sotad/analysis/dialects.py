@@ -22,6 +22,7 @@ WORDS: dict[str, str | None] = {  # words that are not a stage by themselves; No
     "idle": None,
     "dummy": None,
 }
+MOST_DIGITS = 12
 ORDER = ("prefill", "mixed", "decode", "verify", "draft")  # how stages are shown; others follow by name
 
 
@@ -33,14 +34,19 @@ class Named(NamedTuple):
     tokens: int
 
 
+def _size(digits: str | None) -> int:
+    """A size; 0, as where it is not said, for what cannot be one."""
+    return int(digits) if digits and len(digits) <= MOST_DIGITS else 0
+
+
 def _worded(found: re.Match[str]) -> Named:
     word = found["word"].lower()
-    sizes = {key: int(value) for key, value in re.findall(r"\b(bs|toks)=(\d+)", found["rest"])}
+    sizes = {key: _size(value) for key, value in re.findall(r"\b(bs|toks)=(\d+)", found["rest"])}
     return Named(WORDS.get(word, word), sizes.get("bs", 0), sizes.get("toks", 0))
 
 
 def _counted(found: re.Match[str]) -> Named:
-    numbers = {key: int(value or 0) for key, value in found.groupdict().items()}
+    numbers = {key: _size(value) for key, value in found.groupdict().items()}
     context, generation = numbers["context"], numbers["generation"]
     stage = "mixed" if context and generation else "prefill" if context else "decode" if generation else None
     return Named(stage, context + generation, numbers.get("context_tokens", 0) + numbers.get("generation_tokens", 0))

@@ -31,7 +31,7 @@ def difference(target: Side, leader: Side) -> JSON:
     `stages` has every stage of either side; `comparable` false comes with the `reason`. `rows` are categories with
     their kernels, `groups` the same time with all small kernels in one: each adds up to the stage's `extra_ms`.
     `slower` is the comparable stage in which the target loses most, relative to the leader; None where it loses none
-    beyond the noise.
+    beyond the noise of the steps and what two captures of one server may differ by.
     """
     names = in_order({*target.stages, *leader.stages} - set(UNCOUNTED))
     stages = {name: _stage(name, target, leader) for name in names}
@@ -48,7 +48,7 @@ def in_order(stages: Iterable[str]) -> list[str]:
 
 
 def _behind(stage: JSON) -> bool:
-    return stage["extra_ms"] > 0 and not stage["within_noise"]
+    return stage["extra_ms"] > 0 and not stage["within_noise"] and not stage["below_capture_noise"]
 
 
 def _stage(name: str, target: Side, leader: Side) -> JSON:
@@ -62,6 +62,7 @@ def _stage(name: str, target: Side, leader: Side) -> JSON:
     base = total["leader_ms"]
     percent = 100 * total["extra_ms"] / base if base else None
     small = percent is not None and abs(percent) < CAPTURES
+    proven = total["extra_ms"] if not (small or total["within_noise"]) else 0.0
     return {
         "comparable": True,
         "reason": None,
@@ -74,8 +75,8 @@ def _stage(name: str, target: Side, leader: Side) -> JSON:
         "sequences": _two(*(_typical(side.sequences) for side in paired.used)),
         "tokens": _two(*(_typical(side.tokens) for side in paired.used)),
         "same_kernels_ratio": _same(paired) if target.kind == KERNELS else None,
-        "groups": _rows(name, paired, total["extra_ms"], _group if target.kind == KERNELS else _category),
-        "rows": _with_kernels(_rows(name, paired, total["extra_ms"], _category), paired),
+        "groups": _rows(name, paired, total["extra_ms"], proven, _group if target.kind == KERNELS else _category),
+        "rows": _with_kernels(_rows(name, paired, total["extra_ms"], proven, _category), paired),
         "notes": [*paired.notes, *_remarks(paired)],
     }
 
@@ -125,8 +126,11 @@ def _group(part: Part) -> str:
     return part.category if part.category in LARGE else SMALL
 
 
-def _rows(stage: str, paired: Paired, extra_ms: float, key: Callable[[Part], str]) -> list[JSON]:
-    """One row per category, those that explain the difference first; they add up to it."""
+def _rows(stage: str, paired: Paired, extra_ms: float, proven_ms: float, key: Callable[[Part], str]) -> list[JSON]:
+    """One row per category, those that explain the difference first; they add up to it.
+
+    Percent are told of a proven difference only, which is not 0.
+    """
     members: dict[str, list[int]] = defaultdict(list)
     for place, (ours, theirs) in enumerate(paired.parts):
         members[key(_either(ours, theirs))].append(place)
@@ -139,7 +143,7 @@ def _rows(stage: str, paired: Paired, extra_ms: float, key: Callable[[Part], str
     cumulated = 0.0
     for row in (rows := _explaining(rows, extra_ms)):
         cumulated += row["extra_ms"]
-        row |= {"cumulated_ms": cumulated, "cumulated_percent": 100 * cumulated / extra_ms if extra_ms else None}
+        row |= {"cumulated_ms": cumulated, "cumulated_percent": 100 * cumulated / proven_ms if proven_ms else None}
     return rows
 
 
@@ -210,11 +214,20 @@ def sentences(found: JSON) -> Iterator[str]:
     target, leader = found["target"], found["leader"]
     if not found["stages"]:
         yield f"Neither {target} nor {leader} marks steps in its capture: there is nothing to compare by."
+    if any(stage["comparable"] for stage in found["stages"].values()):
+        yield _verdict(found)
     for name, stage in found["stages"].items():
         if stage["comparable"]:
             yield _sentence(name, stage, target, leader)
         else:
             yield f"{name}: not comparable, {stage['reason']}."
+
+
+def _verdict(found: JSON) -> str:
+    if found["slower"] is None:
+        sure = f"beyond the noise and the {CAPTURES:g}% by which two captures of one server may differ"
+        return f"No stage of {found['target']} is slower than that of {found['leader']} {sure}."
+    return f"{found['target']} loses most in {found['slower']}."
 
 
 def _sentence(name: str, stage: JSON, target: str, leader: str) -> str:
@@ -239,7 +252,7 @@ def _largest(stage: JSON) -> Iterator[str]:
         if row["extra_ms"] * stage["extra_ms"] <= 0:
             break
         yield _told(row)
-        if row["cumulated_percent"] >= 100:
+        if abs(row["cumulated_ms"]) >= abs(stage["extra_ms"]):
             break
     if against["extra_ms"] * stage["extra_ms"] < 0 and not against["within_noise"]:
         yield f"against it {_told(against)}"

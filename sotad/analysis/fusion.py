@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sotad.analysis.canonical import canonical
 from sotad.analysis.catalogue import Group, Pattern, catalogue, words_of
 from sotad.analysis.categories import categorize
+from sotad.analysis.neighbours import stream_by_stream
 from sotad.analysis.rows import row_id
 from sotad.analysis.scopes import scopes_of
 from sotad.trace.columns import I64, Trace
@@ -86,7 +87,7 @@ class _Sequence:
             np.concatenate([getattr(part, key) for part in parts]) for key in ("begin", "end", "name", "stream")
         )
         stage = np.concatenate((stages.kernel, stages.copy)) if copies else stages.kernel
-        order = np.lexsort((begin, stream))
+        order = stream_by_stream(begin, stream)
         self.name, self.stage = name[order], stage[order]
         self.canon = canon[self.name]
         begin, end, stream = begin[order], end[order], stream[order]

@@ -79,27 +79,28 @@ def main_streams(work: Work) -> set[int]:
 
 @dataclass(slots=True)
 class Waits:
-    """The gaps of the main streams within steps: length in ns, stage, and the kernels around it, rows of the table."""
+    """The gaps of the main streams within steps: length in ns, stage, and the name ids of the kernels around it."""
 
     gap: I64
-    stage: I64
-    after: I64
-    before: I64
+    stage: I32
+    after: I32
+    before: I32
 
 
 def find_waits(work: Work, stage: I32, step: I32) -> Waits:
     """The gaps between kernels of one stage and step that follow one another on a main stream."""
     found = [_waits_on(work, np.flatnonzero(work.stream == each), stage, step) for each in sorted(main_streams(work))]
-    nothing = np.zeros(0, dtype=np.int64)
-    return Waits(*(np.concatenate([nothing, *(each[column] for each in found)]) for column in range(4)))
+    nothing = (np.zeros(0, dtype=np.int64), *(np.zeros(0, dtype=np.int32) for _ in range(3)))
+    return Waits(*(np.concatenate(column) for column in zip(nothing, *found, strict=True)))
 
 
-def _waits_on(work: Work, rows: I64, stage: I32, step: I32) -> tuple[I64, I64, I64, I64]:
-    rows = rows[np.argsort(work.begin[rows], kind="stable")]
+def _waits_on(work: Work, rows: I64, stage: I32, step: I32) -> tuple[I64, I32, I32, I32]:
+    rows = rows[np.argsort(work.begin[rows], kind="stable")].astype(np.int32)
     gap = work.begin[rows][1:] - np.maximum.accumulate(work.end[rows])[:-1]
     after, before = rows[:-1], rows[1:]
     kept = np.flatnonzero((gap > 0) & (stage[after] == stage[before]) & (step[after] == step[before]))
-    return gap[kept], stage[after[kept]].astype(np.int64), after[kept], before[kept]
+    after, before = after[kept], before[kept]
+    return gap[kept], stage[after], work.name[after], work.name[before]
 
 
 def launch_gaps(trace: Trace, waits: Waits, number: int) -> LaunchGaps:
@@ -120,9 +121,11 @@ def launch_gaps(trace: Trace, waits: Waits, number: int) -> LaunchGaps:
     )
 
 
-def _pairs(trace: Trace, gaps: I64, after: I64, before: I64) -> list[GapPair]:
-    names, count = trace.kernels.name, len(trace.names)
-    keys, which = np.unique(names[after].astype(np.int64) * count + names[before], return_inverse=True)
+def _pairs(trace: Trace, gaps: I64, after: I32, before: I32) -> list[GapPair]:
+    count = len(trace.names)
+    small = np.int32 if count < 1 << 15 else np.int64  # numpy sorts short numbers faster
+    pair: I32 | I64 = after.astype(small) * count + before
+    keys, which = np.unique(pair, return_inverse=True)
     counts, total = np.bincount(which, minlength=len(keys)), np.zeros(len(keys), dtype=np.int64)
     np.add.at(total, which, gaps)
     longest = np.argsort(-total, kind="stable")[:_PAIRS].tolist()

@@ -21,7 +21,7 @@ def kernel_rows(
     trace: Trace,
     stages: Stages,
     attribution: Attribution,
-    mapping: tuple[Trace, Stages, Attribution] | None = None,
+    mapping: tuple[Trace, Stages, Attribution] | Mapped | None = None,
 ) -> dict[str, list[Row]]:
     """Per stage a row for every kernel by its canonical name, most time first.
 
@@ -30,7 +30,7 @@ def kernel_rows(
     kernel counts as 0), ``steps`` how many steps have it. ``locations`` are the places that launch it, with the
     ``share`` of the row's time in percent, the operator, and how the place is known: ``matched`` is `direct`, by
     `position` or `name` through the `mapping` trace of the same model, or `none`; ``replay`` marks the line that
-    replays a CUDA graph. `mapping` is (trace, stages, attribution) of a trace without CUDA graphs.
+    replays a CUDA graph. `mapping` is (trace, stages, attribution) of a trace without CUDA graphs, or what one says.
     """
     mapped = _mapped(trace, stages, attribution, mapping)
     return _tables(trace, trace.kernels, stages, stages.kernel, stages.kernel_step, mapped)
@@ -44,8 +44,10 @@ def copy_rows(trace: Trace, stages: Stages, attribution: Attribution) -> dict[st
 
 
 def _mapped(
-    trace: Trace, stages: Stages, attribution: Attribution, mapping: tuple[Trace, Stages, Attribution] | None
+    trace: Trace, stages: Stages, attribution: Attribution, mapping: tuple[Trace, Stages, Attribution] | Mapped | None
 ) -> Mapped:
+    if isinstance(mapping, Mapped):
+        return mapping
     if mapping is not None:
         return map_through(Analysed(trace, stages, attribution), Analysed(*mapping))
     matched = np.where(attribution.located()[attribution.kernel_site], DIRECT, NONE).astype(np.int32)

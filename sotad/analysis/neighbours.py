@@ -37,13 +37,20 @@ class Around:
         return Around(*(getattr(self, each.name)[first:last] for each in fields(self)))
 
 
+def stream_by_stream(begin: I64, stream: I32) -> I64:
+    """The order by stream, then by begin, as `np.lexsort` has it; faster where streams are few."""
+    order = np.argsort(begin, kind="stable")
+    small = np.int16 if stream.max(initial=0) < 1 << 15 else np.int32  # numpy sorts short numbers faster
+    return order[np.argsort(stream[order].astype(small), kind="stable")]
+
+
 class Neighbours:
     """The work of one device, ready to look around in; `busy` is when the device ran anything."""
 
     def __init__(self, begin: I64, end: I64, stream: I32, name: I32, busy: Cover) -> None:
         self.begin, self.end, self.stream, self.name = begin, end, stream, name
         self.busy = busy
-        self.order = np.lexsort((begin, stream)).astype(np.int32)
+        self.order = stream_by_stream(begin, stream).astype(np.int32)
         self.place = np.empty(len(begin), dtype=np.int32)
         self.place[self.order] = np.arange(len(begin), dtype=np.int32)
         ranked = stream[self.order]

@@ -39,16 +39,20 @@ class Shares:
     """Of each kernel or copy, ns. ``attributed_multi`` is the part of ``attributed`` while several streams ran."""
 
     duration: I64
-    exclusive: I64
     hidden: I64
     hidden_by_compute: I64
     attributed: I64
     attributed_multi: I64
 
+    @property
+    def exclusive(self) -> I64:
+        """What nothing hides."""
+        return self.duration - self.hidden
+
 
 @dataclass(slots=True)
 class DeviceTime:
-    """One device over the whole trace; ``idle_ns`` is between its first and last work."""
+    """One device over the whole trace; ``idle_ns`` is between its first and last work, a part of it in steps."""
 
     device: int
     busy_ns: int
@@ -56,6 +60,7 @@ class DeviceTime:
     multi_stream_ns: int
     idle_ns: int
     max_streams: int
+    idle_in_steps_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -115,6 +120,7 @@ def sweep(trace: Trace, stages: Stages, category: Callable[[str], str] = categor
         devices.append(_sweep_device(device, trace, own, moved, compute, kernels, copies))
         covers[device] = _busy(trace, own, moved)
         _add_steps(steps, stages, device, covers[device])
+        devices[-1].idle_in_steps_ns = _idle_in_steps(stages, device, covers[device])
         if talks[own].any():
             _add_exposed(steps, stages, device, trace.kernels, own, talks)
     waits = find_waits(trace.kernels, stages.kernel, stages.kernel_step)
@@ -123,7 +129,7 @@ def sweep(trace: Trace, stages: Stages, category: Callable[[str], str] = categor
 
 
 def _no_shares(work: Work) -> Shares:
-    return Shares(work.end - work.begin, *(np.zeros(len(work), dtype=np.int64) for _ in range(5)))
+    return Shares(work.end - work.begin, *(np.zeros(len(work), dtype=np.int64) for _ in range(4)))
 
 
 def _devices(trace: Trace) -> list[int]:
@@ -171,7 +177,6 @@ def _blocks(begin: I64, end: I64, order: I64) -> Iterator[I64]:
 
 
 def _store(into: Shares, rows: I64, found: Shares, chosen: Mask) -> None:
-    into.exclusive[rows] = found.exclusive[chosen]
     into.hidden[rows] = found.hidden[chosen]
     into.hidden_by_compute[rows] = found.hidden_by_compute[chosen]
     into.attributed[rows] = found.attributed[chosen]
@@ -208,7 +213,7 @@ class _Block:
         by_compute = self._hidden_by_compute() if self.multi_stream_ns else np.zeros_like(hidden)
         attributed = self._attributed(self.streams > 0)
         together = self._attributed(several) if self.multi_stream_ns else np.zeros_like(hidden)
-        return Shares(self.duration, self.duration - hidden, hidden, by_compute, attributed, together)
+        return Shares(self.duration, hidden, by_compute, attributed, together)
 
     def _prefix(self, length: I64) -> I64:
         return np.concatenate(([0], np.cumsum(length)))
@@ -276,6 +281,16 @@ def _add_steps(found: StepTimes, stages: Stages, device: int, busy: Cover) -> No
     rows, begin, end = _windows(stages, device)
     found.busy[rows] = busy.within(begin, end)
     found.idle[rows] = end - begin - found.busy[rows]
+
+
+def _idle_in_steps(stages: Stages, device: int, busy: Cover) -> int:
+    """Of the device's idle time the part inside steps, those that run at the same time counted once."""
+    _, begin, end = _windows(stages, device)
+    if not len(begin) or not len(busy.begin):
+        return 0
+    first, last = busy.begin[0], busy.end[-1]
+    steps = cover(np.clip(begin, first, last), np.clip(end, first, last))
+    return steps.total - int(busy.within(steps.begin, steps.end).sum())
 
 
 def _add_exposed(found: StepTimes, stages: Stages, device: int, kernels: Work, own: I64, talks: Mask) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sotad.analysis.canonical import canonical
 from sotad.analysis.catalogue import families_of
@@ -33,6 +34,7 @@ OVERLAPPED = 0.05  # compute kernels that run beside others for less than this a
 HIDDEN = 0.65  # from this share on, what is left to hide is not worth a change
 ENOUGH = 8  # instances of either kind before they are compared
 SAMPLES = 256  # instances of a kernel looked at for dependencies, evenly spread
+SHOWN = 60  # characters of a neighbour's name
 _NONE: I64 = np.zeros(0, dtype=np.int64)
 _SIDES = (("prev", "before"), ("next", "after"))
 
@@ -76,21 +78,43 @@ class _Group:
 
 
 class _Everything:
-    """Kernels and copies of a trace as one table."""
+    """Kernels and copies of a trace as one table: rows of copies come after those of the kernels."""
 
     def __init__(self, trace: Trace, stages: Stages, overlap: Overlap) -> None:
-        parts = (trace.kernels, trace.copies)
-        self.name = np.concatenate([part.name for part in parts])
-        self.begin = np.concatenate([part.begin for part in parts])
-        self.end = np.concatenate([part.end for part in parts])
-        self.stream = np.concatenate([part.stream for part in parts])
-        self.device = np.concatenate([part.device for part in parts])
-        self.stage = np.concatenate((stages.kernel, stages.copy))
-        shares = (overlap.kernels, overlap.copies)
-        self.duration = np.concatenate([part.duration for part in shares])
-        self.hidden = np.concatenate([part.hidden for part in shares])
-        self.by_compute = np.concatenate([part.hidden_by_compute for part in shares])
-        self.kernels = len(trace.kernels)
+        self.works = (trace.kernels, trace.copies)
+        self.stages = (stages.kernel, stages.copy)
+        self.shares = (overlap.kernels, overlap.copies)
+        self.first = (0, len(trace.kernels))
+        self._names = len(trace.names)
+
+    def sums(self, number: int, column: str) -> I64:
+        """What a column of the shares adds up to in one stage, per name id."""
+        found = np.zeros(self._names, dtype=np.int64)
+        for work, stage, shares in zip(self.works, self.stages, self.shares, strict=True):
+            inside = stage == number
+            np.add.at(found, work.name[inside], getattr(shares, column)[inside])
+        return found
+
+    def rows(self, number: int, names: Sequence[int]) -> I64:
+        """The rows of these names in one stage, in order."""
+        parts = zip(self.works, self.stages, self.first, strict=True)
+        found = [np.flatnonzero((stage == number) & np.isin(work.name, names)) + at for work, stage, at in parts]
+        return np.concatenate(found)
+
+    def device(self, number: int) -> tuple[I64, tuple[NDArray[Any], ...]]:
+        """The rows of one device, in order, and their begin, end, stream and name."""
+        own = [np.flatnonzero(work.device == number) for work in self.works]
+        pairs = list(zip(self.works, own, strict=True))
+        columns = ("begin", "end", "stream", "name")
+        found = (np.concatenate([getattr(work, column)[rows] for work, rows in pairs]) for column in columns)
+        return np.concatenate([rows + at for rows, at in zip(own, self.first, strict=True)]), tuple(found)
+
+    def shared(self, rows: I64, column: str) -> I64:
+        """A column of the shares at some rows, which are in order."""
+        kernels = rows[: np.searchsorted(rows, self.first[1])]
+        copies = rows[len(kernels) :] - self.first[1]
+        parts = zip(self.shares, (kernels, copies), strict=True)
+        return np.concatenate([getattr(shares, column)[own] for shares, own in parts])
 
 
 def overlap_rows(
@@ -119,7 +143,7 @@ def overlap_rows(
     kinds = [category(name) for name in trace.names]
     canon = [canonical(name) for name in trace.names]
     scopes = scopes_of(trace, attribution) if scopes is None else scopes
-    times = _kernel_times(table, len(stages.names))
+    times = _kernel_times(trace, stages)
     groups = {}
     for number, stage in enumerate(stages.names):
         whole = times[number] if overlap.stages[stage].steps else times.sum()  # what is in no step: of everything
@@ -137,27 +161,24 @@ def overlap_rows(
     return found
 
 
-def _kernel_times(table: _Everything, stages: int) -> I64:
+def _kernel_times(trace: Trace, stages: Stages) -> I64:
     """The time of all kernels of each stage, ns."""
-    found = np.zeros(stages, dtype=np.int64)
-    np.add.at(found, table.stage[: table.kernels], table.duration[: table.kernels])
+    found = np.zeros(len(stages.names), dtype=np.int64)
+    np.add.at(found, stages.kernel, trace.kernels.end - trace.kernels.begin)
     return found
 
 
 def _groups(table: _Everything, number: int, canon: list[str], kinds: list[str], least_ns: float) -> list[_Group]:
-    rows = np.flatnonzero(table.stage == number)
-    names, which = np.unique(table.name[rows], return_inverse=True)
+    times, hidden = table.sums(number, "duration"), table.sums(number, "hidden")
     members: dict[tuple[str, str], list[int]] = {}
-    for place, name in enumerate(names.tolist()):
-        members.setdefault((canon[name], kinds[name]), []).append(place)
-    found = []
-    for (name, kind), places in members.items():
-        own = rows[np.isin(which, places)]
-        hidden = int(table.hidden[own].sum())
-        time = int(table.duration[own].sum())
-        if time >= max(least_ns, 1) and (kind not in COMPUTE or hidden >= OVERLAPPED * time):
-            found.append(_Group(name, int(names[places[0]]), kind, own))
-    return found
+    for name in np.flatnonzero(times).tolist():
+        members.setdefault((canon[name], kinds[name]), []).append(name)
+    return [
+        _Group(name, ids[0], kind, table.rows(number, ids))
+        for (name, kind), ids in members.items()
+        if times[ids].sum() >= max(least_ns, 1)
+        and (kind not in COMPUTE or hidden[ids].sum() >= OVERLAPPED * times[ids].sum())
+    ]
 
 
 def _look_around(
@@ -166,11 +187,9 @@ def _look_around(
     """What is around the samples of each group, device by device."""
     found: dict[tuple[str, int], list[Around]] = {}
     for device, cover in busy.items():
-        own = np.flatnonzero(table.device == device)
-        columns = (table.begin, table.end, table.stream, table.name)
-        begin, end, stream, name = columns if len(busy) == 1 else (column[own] for column in columns)
+        own, (begin, end, stream, name) = table.device(device)
         samples = {
-            (stage, index): _samples(np.searchsorted(own, group.rows[table.device[group.rows] == device]))
+            (stage, index): _samples(_places(own, group.rows))
             for stage, members in groups.items()
             for index, group in enumerate(members)
         }
@@ -182,6 +201,12 @@ def _look_around(
     return found
 
 
+def _places(own: I64, rows: I64) -> I64:
+    """Where in `own` these rows are, without those that are not; both in order."""
+    place = np.searchsorted(own, rows)
+    return place[own[np.minimum(place, len(own) - 1)] == rows]
+
+
 def _samples(rows: I64) -> I64:
     """Some of the rows, evenly spread."""
     if len(rows) <= SAMPLES:
@@ -190,8 +215,9 @@ def _samples(rows: I64) -> I64:
 
 
 def _measured(table: _Everything, group: _Group, stage: str, steps: int, kernel_time: int) -> Row:
-    total = int(table.duration[group.rows].sum())
-    hidden = int(table.hidden[group.rows].sum())
+    duration, covered = table.shared(group.rows, "duration"), table.shared(group.rows, "hidden")
+    total, hidden = int(duration.sum()), int(covered.sum())
+    by_compute = int(table.shared(group.rows, "hidden_by_compute").sum())
     ratio = hidden / total if total else 0.0
     share = 100 * total / kernel_time if kernel_time else 0.0
     return {
@@ -206,20 +232,19 @@ def _measured(table: _Everything, group: _Group, stage: str, steps: int, kernel_
         "share": share,
         "exclusive_ratio": 1 - ratio,
         "hidden_ratio": ratio,
-        "hidden_by_compute_ratio": int(table.by_compute[group.rows].sum()) / total if total else 0.0,
-        "slowdown_when_overlapped": _slowdown(table, group.rows),
+        "hidden_by_compute_ratio": by_compute / total if total else 0.0,
+        "slowdown_when_overlapped": _slowdown(duration, covered),
         "exposed_us": (total - hidden) / 1000,
         "exposed_us_per_step": (total - hidden) / 1000 / steps if steps else None,
         "formal_signal": f"{total / 1000:.1f} us, {share:.1f} %, excl {1 - ratio:.0%}, hid {ratio:.0%}",
     }
 
 
-def _slowdown(table: _Everything, rows: I64) -> float | None:
+def _slowdown(duration: I64, hidden: I64) -> float | None:
     """Median time of the instances that mostly ran beside others over that of those that ran alone.
 
     None with too few of either. Instances of one name may differ in size, so it is a hint.
     """
-    duration, hidden = table.duration[rows], table.hidden[rows]
     beside, alone = duration[2 * hidden >= duration], duration[hidden == 0]
     if min(len(beside), len(alone)) < ENOUGH:
         return None
@@ -239,16 +264,21 @@ def _risk(around: list[Around], trace: Trace, kinds: list[str], group: _Group, s
                 unclear = True
             else:
                 sides.append(side)
-            evidence.append(f"{side}: {canonical(trace.names[tight])[:80]} without a gap on the same stream")
+            evidence.append(f"{side}: {_short(trace.names[tight])} without a gap")
         if across is not None:
             sides.append(side)
             verb = "starts on an idle stream when this ends" if side == "next" else "ends when this starts"
-            evidence.append(f"{side}: {canonical(trace.names[across])[:80]} on another stream {verb}")
+            evidence.append(f"{side}: {_short(trace.names[across])} on another stream {verb}")
         if sum(int(getattr(each, f"waits_{name}").sum()) for each in around) * 2 > count:
             unclear = True
-            evidence.append(f"{side}: the device idles there, the order of launches says nothing about need")
+            evidence.append(f"{side}: the GPU idles there, so order proves no need")
     risk = "high" if sides else "unclear" if unclear else "low"
     return {"dep_risk": risk, "dep_sides": list(dict.fromkeys(sides)), "dep_evidence": evidence}
+
+
+def _short(name: str) -> str:
+    text = canonical(name)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _common(around: list[Around], flag: str, name: str, count: int) -> int | None:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any, Literal
 
 from sotad.analysis.charts import difference_chart, sides_chart, time_chart
 from sotad.analysis.difference import SMALL, difference
+from sotad.analysis.fusion import WITHIN_US
 from sotad.analysis.page import NOISE, WHOLE, html
 from sotad.analysis.triage import Analysis
 from sotad.report.document import Block, Cells, Document, Items, Section, Table, Text, markdown
 
 JSON = dict[str, Any]
 Format = Literal["markdown", "html", "json"]
-KERNELS = ("Row", "Category", "ms", "Share %", "Launches", "ms/step", "Python line (share of the row)", "Operator")
+KERNELS = ("Row", "Category", "ms", "Share %", "Launches", "Median ms/step", "Python line (its share)", "Operator")
 OPERATORS = ("Row", "ms", "Share %", "Calls")
-CUMULATED = ("Difference ms", "Cumulated ms", "Cumulated %", "95% interval ms", "")
+DIFFERENCE = ("Difference ms", "Cumulated ms")
+CUMULATED = "Cumulated %"
+SURE = ("95% interval ms", "")
 OVERLAP = ("Row", "Priority", "Verdict", "ms", "Share %", "Alone %", "Hidden %", "Dependency risk", "Recommendation")
 FUSE = ("Row", "Pattern", "Confidence", "ms", "Share %", "Saves at most ms", "Kernels", "Fused path", "Switch")
 RANKS = ("Stage", "Rank", "Device", "Busy ms", "Computing ms", "Communication ms", "Waits ms", "Behind %", "")
+DEVICES = ("Device", "Busy ms", "One stream ms", "Several ms", "Idle in steps ms", "Idle outside ms", "Streams at most")
+BUBBLES = ("Where", "Idle ms", "At ms", "After", "Before", "Device")
+PAUSES = ("After", "Before", "Times", "ms")
+OPEN = ("P1", "P2")  # priorities of overlap rows that may be worth a change
+MOST_BUBBLES = 5
+MOST_PAUSES = 3
+NAME = 60  # characters of a kernel that only tells where
 PLACES = 2  # source lines shown for a row
 MOST_KERNELS = 25  # rows of one side or both in the list of kernels that differ
 
@@ -111,12 +122,18 @@ def _stage_difference(stage: str, found: JSON, target: str, leader: str) -> Iter
     yield from sides_chart(stage, found, target, leader)
     yield Text(_basis(found, target, leader))
     yield Items(found["notes"], empty="")
-    headers = ("Row", f"{target} ms", f"{leader} ms", *CUMULATED)
-    yield Table(headers, [*(_row(row) for row in found["groups"]), _total(found)])
+    yield _difference_table(found, found["groups"], target, leader)
     if len(found["rows"]) > len(found["groups"]):
         yield Text("The same by category:")
-        yield Table(headers, [*(_row(row) for row in found["rows"]), _total(found)])
+        yield _difference_table(found, found["rows"], target, leader)
     yield from _kernels(found, target, leader)
+
+
+def _difference_table(found: JSON, rows: Sequence[JSON], target: str, leader: str) -> Table:
+    """Percent of a difference that proves nothing would prove nothing: then there is no such column."""
+    percent = any(row["cumulated_percent"] is not None for row in rows)
+    headers = ("Row", f"{target} ms", f"{leader} ms", *DIFFERENCE, *([CUMULATED] if percent else []), *SURE)
+    return Table(headers, [*(_row(row, percent) for row in rows), _total(found, percent)])
 
 
 def _basis(found: JSON, target: str, leader: str) -> str:
@@ -128,18 +145,17 @@ def _basis(found: JSON, target: str, leader: str) -> str:
     return f"{text} A row is within noise when its interval holds 0, or when one of so many rows may differ by chance."
 
 
-def _row(row: JSON) -> Cells:
-    percent = row["cumulated_percent"]
+def _row(row: JSON, percent: bool) -> Cells:
     return (
         *(row["row_id"], f"{row['target_ms']:.3f}", f"{row['leader_ms']:.3f}", f"{row['extra_ms']:+.3f}"),
-        *(f"{row['cumulated_ms']:+.3f}", "" if percent is None else f"{percent:.0f}"),
+        *(f"{row['cumulated_ms']:+.3f}", *([f"{row['cumulated_percent']:.0f}"] if percent else [])),
         *(_interval(row), _noise(row)),
     )
 
 
-def _total(found: JSON) -> Cells:
+def _total(found: JSON, percent: bool) -> Cells:
     times = (f"{found['target_ms']:.3f}", f"{found['leader_ms']:.3f}", f"{found['extra_ms']:+.3f}")
-    return (WHOLE, *times, "", "", _interval(found), _noise(found))
+    return (WHOLE, *times, "", *([""] if percent else []), _interval(found), _noise(found))
 
 
 def _interval(row: JSON) -> str:
@@ -157,7 +173,9 @@ def _kernels(found: JSON, target: str, leader: str) -> Iterator[Block]:
     largest = sorted(kernels, key=lambda kernel: -abs(kernel["extra_ms"]))[:MOST_KERNELS]
     shown = sorted(largest, key=lambda each: (rank.get(each["category"], rank.get(SMALL, 0)), -abs(each["extra_ms"])))
     headers = ("Row", "Category", "In", f"{target} ms", f"{leader} ms", "Difference ms", "Times per step", "")
-    yield Text("What is behind it, kernels of one side only with what the other has instead:")
+    yield Text(
+        "The kernels behind it, group by group: what one side alone runs stands near what the other runs instead."
+    )
     cells = [
         (
             *(each["row_id"] or each["leader_row_id"], each["category"], _where(each, target, leader)),
@@ -187,6 +205,11 @@ def _tables(tables: JSON, several: bool) -> list[Section]:
         Section(f"Stage {name}{about}", list(_stage(stage, tables["min_share"])))
         for name, stage in tables["stages"].items()
     ]
+    caveats = [text for stage in tables["stages"].values() for row in stage["fuse_rows"] for text in row["caveats"]]
+    if caveats:
+        sections.append(Section(f"Before you act on a missing fusion{about}", [Items(list(dict.fromkeys(caveats)))]))
+    if tables["devices"]:
+        sections.append(Section(f"Idle GPU{about}", list(_idle(tables))))
     if tables["ranks"]:
         sections.append(Section(f"Ranks{about}", [Table(RANKS, [_rank(row) for row in tables["ranks"]])]))
     return [*sections, Section(f"Files{about}", [Items(list(_files(tables)))])]
@@ -200,15 +223,60 @@ def _stage(stage: JSON, min_share: float) -> Iterator[Block]:
     yield Items(list(_facts(stage)))
     yield Table(KERNELS, [_kernel(row) for row in stage["kernel_rows"]], empty=f"No row of {min_share:g}% or more.")
     yield from _left_out(stage, min_share)
-    yield Text("What could run beside other work:")
-    none = f"Nothing of {min_share:g}% or more: what takes time is compute that runs alone."
+    open_to = any(row["priority"] in OPEN for row in stage["overlap_rows"]) or not stage["overlap_rows"]
+    yield Text(f"What could run beside other work:{'' if open_to else ' nothing in sight. What is no compute:'}")
+    of = "of the kernel time" if stage["steps"]["count"] else "of the kernel time of all stages"
+    none = f"Nothing but compute that runs alone takes {min_share:g}% {of}."
     yield Table(OVERLAP, [_overlap(row) for row in stage["overlap_rows"]], empty=none)
+    yield from _fusions(stage)
+    pauses = stage["launch_gaps"]["between"][:MOST_PAUSES]
+    if pauses:
+        yield Text("Between which kernels of its main stream the GPU pauses longest in all:")
+        yield Table(PAUSES, [_pause(pause) for pause in pauses])
+
+
+def _pause(pause: JSON) -> Cells:
+    return _short(pause["after"]), _short(pause["before"]), str(pause["count"]), f"{pause['total_ms']:.3f}"
+
+
+def _fusions(stage: JSON) -> Iterator[Block]:
     yield Text("What could be fused:")
-    yield Table(FUSE, [_fuse(row) for row in stage["fuse_rows"]], empty="No known fusion is missing.")
+    none = "No chain of kernels that a known fusion would replace."
+    yield Table(FUSE, [_fuse(row) for row in stage["fuse_rows"]], empty=none)
     present = [f"{row['pattern']}: {row['time_ms']:.2f} ms ({row['source']})" for row in stage["fused_rows"]]
     if present:
         yield Text("Fusions that are there already:")
         yield Items(present)
+
+
+def _idle(tables: JSON) -> Iterator[Block]:
+    """When the devices ran nothing at all."""
+    yield Table(DEVICES, [_device(device, tables) for device in tables["devices"]])
+    bubbles = [bubble for bubble in tables["bubbles"] if bubble["duration_ms"] > 0][:MOST_BUBBLES]
+    if bubbles:
+        yield Text("The longest times when a GPU ran nothing:")
+        yield Table(BUBBLES, [_bubble(bubble, tables) for bubble in bubbles])
+
+
+def _device(device: JSON, tables: JSON) -> Cells:
+    keys = ("busy_ms", "single_stream_ms", "multi_stream_ms", "idle_in_steps_ms", "idle_outside_steps_ms")
+    return (_where_device(device, tables), *(f"{device[key]:.2f}" for key in keys), str(device["max_streams"]))
+
+
+def _bubble(bubble: JSON, tables: JSON) -> Cells:
+    times = (f"{bubble['duration_ms']:.3f}", f"{bubble['begin_ms']:.1f}")
+    names = (_short(bubble["after"]), _short(bubble["before"]))
+    return (bubble["stage"] or "in no step", *times, *names, _where_device(bubble, tables))
+
+
+def _where_device(row: JSON, tables: JSON) -> str:
+    """The device, with its file where there are several."""
+    file = f", {PurePath(row['path']).name}" if len(tables["files"]) > 1 else ""
+    return f"{row['device']}{file}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[:NAME]}..."
 
 
 def _left_out(stage: JSON, min_share: float) -> Iterator[Block]:
@@ -219,13 +287,24 @@ def _left_out(stage: JSON, min_share: float) -> Iterator[Block]:
 
 
 def _facts(stage: JSON) -> Iterator[str]:
+    if stage["files"] > 1:
+        yield (
+            f"kernels, copies and their times are of {stage['files']} files; overlap, fusions and pauses only of "
+            f"{PurePath(stage['detail']).name}, and also medians and source lines of the rows that it has"
+        )
+    if stage["launch_bound"] and stage["steps"]["count"]:
+        yield (
+            f"most kernels start more than {WITHIN_US:g} us after the one before: launches set the pace (CUDA graphs "
+            "would help), and chains that could be fused cannot be seen"
+        )
     if stage["steps_ms"]:
         idle = 100 * stage["idle_ms"] / stage["steps_ms"]
         yield f"GPU idle inside steps: {stage['idle_ms']:.2f} of {stage['steps_ms']:.2f} ms ({idle:.1f}%)"
     gaps = stage["launch_gaps"]
     if gaps and gaps["count"]:
-        median, largest = gaps["median_us"], gaps["largest_us"]
-        yield f"pauses between kernels of a stream: {gaps['count']}, median {median:.1f} us, largest {largest:.1f} us"
+        spread = f"median {gaps['median_us']:.1f} us, largest {gaps['largest_us']:.1f} us"
+        times = f"{gaps['count']}, together {gaps['total_ms']:.2f} ms, {spread}"
+        yield f"pauses between kernels of the main stream: {times}"
     if stage["multi_stream_ms"]:
         yield f"several streams at once: {stage['multi_stream_ms']:.2f} of {stage['busy_ms']:.2f} ms busy"
     if stage["exposed_communication_ms"]:
@@ -262,7 +341,8 @@ def _overlap(row: JSON) -> Cells:
     ratios = (f"{100 * row['exclusive_ratio']:.0f}", f"{100 * row['hidden_ratio']:.0f}")
     risk = "; ".join([row["dep_risk"], *row["dep_evidence"]])
     times = (f"{row['total_us'] / 1000:.2f}", f"{row['share']:.1f}")
-    return (row["row_id"], row["priority"], row["verdict"], *times, *ratios, risk, row["recommendation"])
+    known = "".join(f"; known way: {family['name']} ({family['knob']})" for family in row["families"])
+    return (row["row_id"], row["priority"], row["verdict"], *times, *ratios, risk, row["recommendation"] + known)
 
 
 def _fuse(row: JSON) -> Cells:
@@ -279,6 +359,6 @@ def _rank(row: JSON) -> Cells:
 
 def _files(tables: JSON) -> Iterator[str]:
     for file in tables["files"]:
-        detail = ", in detail" if file["path"] in tables["detail"] and len(tables["files"]) > 1 else ""
+        detail = ", shown in detail" if file["path"] in tables["detail"] and len(tables["files"]) > 1 else ""
         rank = "" if file["rank"] is None else f"rank {file['rank']}, "
         yield f"{file['path']}: {rank}{file['events']} events, {file['kernels']} kernels{detail}"

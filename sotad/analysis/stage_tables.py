@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from sotad.analysis.attribution import Attribution
 from sotad.analysis.categories import OTHER
 from sotad.analysis.fusion import find_fusions
+from sotad.analysis.gaps import LaunchGaps
 from sotad.analysis.kernel_rows import copy_rows, kernel_rows
+from sotad.analysis.mapping import Mapped
 from sotad.analysis.operators import OperatorTables
 from sotad.analysis.origin import Origin
 from sotad.analysis.overlap import Overlap
@@ -18,10 +22,9 @@ from sotad.analysis.stages import Stages
 from sotad.trace.columns import Trace
 
 JSON = dict[str, Any]
-Mapping = tuple[Trace, Stages, Attribution]
 UNKNOWN = 5.0  # percent of a stage's kernel time in no category that deserves a warning
 UNCERTAIN = "none"  # how a location is known that is not
-COUNTED = ("kernel_rows", "copy_rows", "operator_rows")  # these add up by row; other tables are of the first rank
+COUNTED = ("kernel_rows", "copy_rows", "operator_rows")  # these add up by row; other tables are of one file
 ADDED = (
     *("kernels", "gpu_time_ms", "copies", "copy_ms", "busy_ms", "single_stream_ms", "multi_stream_ms", "steps_ms"),
     *("idle_ms", "exposed_communication_ms"),
@@ -34,12 +37,14 @@ def of_kernels(
     stages: Stages,
     overlap: Overlap,
     sources: Attribution,
-    mapping: Mapping | None,
+    mapped: Mapped | None,
     told: Origin,
     min_share: float,
 ) -> dict[str, JSON]:
-    """The tables of a trace with a device; kernel and copy rows in full."""
-    kernels, copies = kernel_rows(trace, stages, sources, mapping), copy_rows(trace, stages, sources)
+    """The tables of a trace with a device; kernel and copy rows in full. `mapped` knows more than its own sources."""
+    if mapped is not None:
+        sources = replace(sources, sites=mapped.sites, kernel_site=mapped.kernel_site)
+    kernels, copies = kernel_rows(trace, stages, sources, mapped), copy_rows(trace, stages, sources)
     beside = overlap_rows(trace, stages, overlap, sources, framework=told.framework, min_share=min_share)
     known: JSON = {"framework": told.framework, "tp_size": told.tp_size, "model": told.model, "min_share": min_share}
     fusions = find_fusions(trace, stages, sources, **known)
@@ -52,6 +57,7 @@ def of_kernels(
             "overlap_rows": beside[name],
             "fuse_rows": fusions[name].missing,
             "fused_rows": fusions[name].present,
+            "launch_bound": fusions[name].launch_bound,
             "operator_rows": [],
         }
         for name in stages.names
@@ -63,6 +69,7 @@ def of_operators(tables: OperatorTables) -> dict[str, JSON]:
     found: dict[str, JSON] = {}
     for row in tables.rows:
         empty: JSON = {**dict.fromkeys(ADDED, 0), **{name: [] for name in LISTS}, "launch_gaps": None}
+        empty["launch_bound"] = False
         found.setdefault(row["stage"], empty)["operator_rows"].append(row)
     for stage, row in tables.stages.items():
         if stage in found:
@@ -81,7 +88,6 @@ def _sums(kernels: Sequence[JSON], copies: Sequence[JSON]) -> JSON:
 
 def _times(overlap: Overlap, name: str) -> JSON:
     time = overlap.stages[name]
-    gaps = time.gaps
     return {
         "busy_ms": time.busy_ns / 1e6,
         "single_stream_ms": time.single_stream_ns / 1e6,
@@ -89,22 +95,27 @@ def _times(overlap: Overlap, name: str) -> JSON:
         "steps_ms": time.window_ns / 1e6,
         "idle_ms": time.idle_ns / 1e6,
         "exposed_communication_ms": time.exposed_communication_ns / 1e6,
-        "launch_gaps": {
-            "count": gaps.count,
-            "total_ms": gaps.total_ns / 1e6,
-            "median_us": gaps.median_ns / 1e3,
-            "largest_us": gaps.largest_ns / 1e3,
-        },
+        "launch_gaps": _gaps(time.gaps),
     }
 
 
-def added(parts: Sequence[dict[str, JSON]]) -> dict[str, JSON]:
-    """The tables of several traces as one, the first trace's first."""
-    found: dict[str, JSON] = {}
-    for part in parts:
-        for name, stage in part.items():
-            found[name] = _added(found[name], stage) if name in found else stage
-    return found
+def _gaps(gaps: LaunchGaps) -> JSON:
+    """`between`: the pairs of kernels whose gaps add up to most."""
+    return {
+        "count": gaps.count,
+        "total_ms": gaps.total_ns / 1e6,
+        "median_us": gaps.median_ns / 1e3,
+        "largest_us": gaps.largest_ns / 1e3,
+        "between": [
+            {"after": pair.after, "before": pair.before, "count": pair.count, "total_ms": pair.total_ns / 1e6}
+            for pair in gaps.between
+        ],
+    }
+
+
+def added(parts: Sequence[JSON]) -> JSON:
+    """The tables of one stage of several traces as one, at least one; what does not add up is the first one's."""
+    return reduce(_added, parts)
 
 
 def _added(first: JSON, other: JSON) -> JSON:

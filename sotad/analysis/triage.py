@@ -1,8 +1,9 @@
 """Everything that profiler traces say, as one JSON: tables per stage over all files, ranks and devices that were read.
 
 Each file is read by itself and let go again. Tables of the same stage are added up row by row, so that a row's share
-is of all the kernel time of its stage. What cannot be added up (medians per step, source lines, overlap, fusions) is
-of the first rank that has the stage; `detail` names its file.
+is of all the kernel time of its stage. What cannot be added up (medians per step, source lines, overlap, fusions,
+pauses) is of one file: of the first rank, the one captured for the stage, else the one with most of it. A stage's
+`detail` names it, `files` says how many were added up.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import numpy as np
 from sotad.analysis.attribution import attribute
 from sotad.analysis.cycles import kernel_side
 from sotad.analysis.difference import in_order
+from sotad.analysis.gaps import Bubble
+from sotad.analysis.mappings import Reference, mapped, references
 from sotad.analysis.operators import operator_tables
 from sotad.analysis.origin import Origin, origin
 from sotad.analysis.overlap import DeviceTime, sweep
 from sotad.analysis.pairing import KERNELS, OPERATORS, Side, joined
 from sotad.analysis.passes import operator_side
 from sotad.analysis.ranks import rank_rows, rank_times
-from sotad.analysis.stage_tables import Mapping, added, finished, of_kernels, of_operators
+from sotad.analysis.stage_tables import added, finished, of_kernels, of_operators
 from sotad.analysis.stages import Stages, find_stages
 from sotad.trace.columns import I64, Trace
 from sotad.trace.errors import TraceError
@@ -33,15 +36,16 @@ from sotad.trace.reader import read
 JSON = dict[str, Any]
 UNRESOLVED = 50.0  # percent of a stage's kernel time without a source line, from which on it is said how to get them
 NO_LINES = "most kernels have no known source line: give --mapping a trace of the same model with stacks, graphs off"
+BUBBLES = 10  # of all files, the longest
 TOTALS = ("kernels", "gpu_time_ms", "copies", "copy_ms")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to read and how: `paths` are files or folders; `stage` names the stage of traces that mark no steps."""
+    """What to read and how: `paths` and `mapping` are files or folders; `stage` that of traces that mark no steps."""
 
     paths: Sequence[Path]
-    mapping: Path | None = None
+    mapping: Sequence[Path] = ()
     name: str | None = None
     framework: str = "auto"
     model: str | None = None
@@ -64,17 +68,17 @@ def analyse(request: Request) -> Analysis:
     Raises:
         TraceError: a path holds no trace, or one cannot be read or has nothing to count.
     """
-    mapping = _mapping(request.mapping) if request.mapping else None
-    parts = [_part(file, request, mapping) for path in request.paths for file in find(path)]
+    using = references(request.mapping)
+    parts = [_part(file, request, using) for path in request.paths for file in find(path)]
     first = min((part.rank for part in parts), key=lambda rank: (rank is None, rank or 0))
     detailed = [part for part in parts if part.rank == first]
-    others = [part for part in parts if part.rank != first]
     told = detailed[0].origin
     name = request.name or told.framework or detailed[0].path.name.split(".")[0]
-    whole = added([part.stages for part in (*detailed, *others)])
-    stages = {stage: whole[stage] for stage in in_order(whole)}
+    stages = {
+        stage: _stage(stage, parts, first) for stage in in_order({name for part in parts for name in part.stages})
+    }
     warnings = [warning for part in parts for warning in part.warnings] + finished(stages, request.min_share)
-    if mapping is None and any(stage["unresolved_share"] > UNRESOLVED for stage in stages.values()):
+    if not using and any(stage["unresolved_share"] > UNRESOLVED for stage in stages.values()):
         warnings.append(NO_LINES)
     side = _side(name, detailed)
     for stage, found in stages.items():
@@ -89,8 +93,9 @@ def analyse(request: Request) -> Analysis:
         "min_share": request.min_share,
         "stages": stages,
         "files": [part.about for part in parts],
-        "detail": [str(part.path) for part in detailed],
+        "detail": list(dict.fromkeys(stage["detail"] for stage in stages.values())),
         "devices": [device for part in parts for device in part.devices],
+        "bubbles": _longest([bubble for part in parts for bubble in part.bubbles]),
         "ranks": rank_rows([row for part in parts for row in part.ranks]),
         "dropped": _counted([part.about["dropped"] for part in parts]),
         "warnings": warnings,
@@ -104,22 +109,28 @@ class _Part:
 
     path: Path
     rank: int | None
+    stage: str | None
     about: JSON
     origin: Origin
     side: Side
     stages: dict[str, JSON]
     devices: list[JSON]
+    bubbles: list[JSON]
     ranks: list[JSON]
     warnings: list[str]
 
 
-def _mapping(path: Path) -> Mapping:
-    file = find(path)[0]
-    trace = read(file.path)
-    return trace, find_stages(trace, file.stage), attribute(trace)
+def _stage(name: str, parts: Sequence[_Part], first: int | None) -> JSON:
+    """The tables of one stage over all files that have it."""
+
+    def order(part: _Part) -> tuple[bool, bool, float]:
+        return part.rank != first, part.stage != name, -part.stages[name]["gpu_time_ms"]
+
+    having = sorted((part for part in parts if name in part.stages), key=order)
+    return {**added([part.stages[name] for part in having]), "detail": str(having[0].path), "files": len(having)}
 
 
-def _part(file: TraceFile, request: Request, mapping: Mapping | None) -> _Part:
+def _part(file: TraceFile, request: Request, using: Sequence[Reference]) -> _Part:
     trace = read(file.path)
     stages = find_stages(trace, request.stage or file.stage)
     told = _origin(request, origin(trace, file.path))
@@ -130,14 +141,17 @@ def _part(file: TraceFile, request: Request, mapping: Mapping | None) -> _Part:
     overlap = sweep(trace, stages)
     sources = attribute(trace)
     place = {"path": str(file.path), "rank": file.rank}
+    known = mapped(trace, stages, sources, using) if using else None
     return _Part(
         path=file.path,
         rank=file.rank,
+        stage=file.stage,
         about=about,
         origin=told,
         side=kernel_side("", trace, stages, overlap),
-        stages=of_kernels(trace, stages, overlap, sources, mapping, told, request.min_share),
+        stages=of_kernels(trace, stages, overlap, sources, known, told, request.min_share),
         devices=[{**place, "device": trace.devices[time.device], **_device(time)} for time in overlap.devices],
+        bubbles=[{**place, "device": trace.devices[each.device], **_bubble(each)} for each in overlap.bubbles],
         ranks=rank_times(file, trace, stages, overlap),
         warnings=_warnings(file, trace, stages),
     )
@@ -155,7 +169,7 @@ def _of_operators(file: TraceFile, trace: Trace, stages: Stages, told: Origin, a
         raise TraceError(f"{file.path}: {what} in it; capture while the server works, with CPU or CUDA activity on")
     warnings = [f"{file.path}: no GPU work in it: times are of operators on the CPU", *_warnings(file, trace, stages)]
     side, found = operator_side("", trace, stages), of_operators(tables)
-    return _Part(file.path, file.rank, about, told, side, found, [], [], warnings)
+    return _Part(file.path, file.rank, file.stage, about, told, side, found, [], [], [], warnings)
 
 
 def _device(time: DeviceTime) -> JSON:
@@ -164,8 +178,25 @@ def _device(time: DeviceTime) -> JSON:
         "single_stream_ms": time.single_stream_ns / 1e6,
         "multi_stream_ms": time.multi_stream_ns / 1e6,
         "idle_ms": time.idle_ns / 1e6,
+        "idle_in_steps_ms": time.idle_in_steps_ns / 1e6,
+        "idle_outside_steps_ms": (time.idle_ns - time.idle_in_steps_ns) / 1e6,
         "max_streams": time.max_streams,
     }
+
+
+def _bubble(bubble: Bubble) -> JSON:
+    """`stage` is None between steps; `begin_ms` counts from the first event of the trace."""
+    return {
+        "stage": bubble.stage,
+        "begin_ms": bubble.begin / 1e6,
+        "duration_ms": bubble.duration_ns / 1e6,
+        "after": bubble.after,
+        "before": bubble.before,
+    }
+
+
+def _longest(bubbles: Sequence[JSON]) -> list[JSON]:
+    return sorted(bubbles, key=lambda bubble: -bubble["duration_ms"])[:BUBBLES]
 
 
 def _warnings(file: TraceFile, trace: Trace, stages: Stages) -> list[str]:

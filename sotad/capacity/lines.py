@@ -12,6 +12,7 @@ from typing import IO
 from sotad.capacity.errors import CapacityError
 
 LONGEST = 1 << 20  # bytes of a line that are looked at
+_CUT_NUMBER = re.compile(rb"[\d.,]+\Z")  # where a file ends within a line, its last number may lack digits
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|\x08")
 
 
@@ -45,9 +46,11 @@ class Log:
         number, fresh = 0, True
         while piece := stream.readline(LONGEST):
             number += fresh
+            ended = piece.endswith(b"\n")
             if fresh:
-                yield from ((number, text) for text in pieces(piece))
-            fresh = piece.endswith(b"\n")
+                whole = piece if ended else _CUT_NUMBER.sub(b"", piece)
+                yield from ((number, text) for text in pieces(whole))
+            fresh = ended
 
 
 def pieces(line: bytes) -> list[str]:

@@ -11,6 +11,7 @@ from sotad.capacity.ranks import Rank
 from sotad.capacity.units import COUNT, FLOAT, SIZE, count, gib_number, size
 
 Value = int | float | str | None
+LONGEST = 32  # characters of a number
 _PARSE: dict[str, tuple[str, Callable[[str], Value]]] = {
     "size": (SIZE, size),
     "gib": (r"(-?\d+(?:\.\d+)?)", gib_number),
@@ -103,4 +104,12 @@ def _parts(rule: Rule) -> list[tuple[Part, re.Pattern[str]]]:
 
 def _values(message: str, parts: list[tuple[Part, re.Pattern[str]]]) -> dict[str, Value]:
     found = ((part, pattern.search(message)) for part, pattern in parts)
-    return {part.name: _PARSE[part.kind][1](match[1]) for part, match in found if match}
+    return {part.name: value for part, match in found if match for value in _read(part, match[1])}
+
+
+def _read(part: Part, text: str) -> list[Value]:
+    """The value; none of a number that is too long to be one."""
+    try:
+        return [_PARSE[part.kind][1](text)] if part.kind == "word" or len(text) <= LONGEST else []
+    except (ValueError, OverflowError):
+        return []

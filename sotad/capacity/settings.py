@@ -34,7 +34,7 @@ _PATTERNS = {
     ours: [re.compile(rf"""(?<![\w.])['"]?{theirs}['"]?(?:=|: ){_VALUE}""") for theirs in names]
     for ours, names in NAMES.items()
 }
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{1,18})?(?:e-?\d{1,2})?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ WHAT = """\
 Explain profiler traces: kernels by stage, what could run beside or be fused with what, and where time is lost.
 
 PATH is a Chrome trace of torch.profiler (.json or .json.gz) of SGLang, vLLM or another engine, or a folder of them:
-ranks are added up, prefill and decode kept apart. Give --mapping a trace of the same model with CUDA graphs off to
-name the Python line of every kernel in a trace with CUDA graphs.
+ranks are added up, prefill and decode kept apart. Give --mapping traces of the same model with CUDA graphs off to
+name the Python lines of the kernels in a trace with CUDA graphs: files, or a folder with one for each stage.
 
 With --against, a second framework's trace is read too: which stage is slower, by how many milliseconds per step, and
 which rows explain it. A step is its kernels, its copies and the pauses until the next one, so the rows add up to the
@@ -49,9 +49,14 @@ def add(commands: Any) -> None:
         "trace", help="tables of a profiler trace, and the difference of two", description=WHAT, epilog=EPILOG
     )
     parser.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="trace file or folder of traces")
-    parser.add_argument("--mapping", metavar="PATH", type=Path, help="trace without CUDA graphs, for source lines only")
+    parser.add_argument(
+        "--mapping", metavar="PATH", type=Path, nargs="+", default=[], help="traces without CUDA graphs, for lines only"
+    )
     parser.add_argument(
         "--against", metavar="PATH", type=Path, nargs="+", help="traces of the framework to compare with"
+    )
+    parser.add_argument(
+        "--against-mapping", metavar="PATH", type=Path, nargs="+", default=[], help="the same for those of --against"
     )
     parser.add_argument("--names", metavar="A,B", type=_names, help="what to call the two sides (default: as detected)")
     parser.add_argument(
@@ -102,6 +107,8 @@ def _analyze(args: argparse.Namespace) -> int:
     if args.names and not args.against:
         raise BadInput("--names is for two sides", "add --against PATH, or leave it out")
     kind: Format = "json" if args.json else args.format or "markdown"
+    if args.against_mapping and not args.against:
+        raise BadInput("--against-mapping is for a second side", "add --against PATH, or leave it out")
     target, leader = _read(args)
     text = report(target, leader).rendered(kind)
     if args.out is None:
@@ -117,14 +124,14 @@ def _read(args: argparse.Namespace) -> tuple[Analysis, Analysis | None]:
     from sotad.analysis.triage import Request
     from sotad.trace.errors import TraceError
 
-    def request(paths: Sequence[Path], mapping: Path | None, name: str | None) -> Request:
+    def request(paths: Sequence[Path], mapping: Sequence[Path], name: str | None) -> Request:
         stage = None if args.stage == "auto" else args.stage
         return Request(paths, mapping, name, args.framework, args.model, args.tp_size, args.min_share, stage)
 
     names = args.names or (None, None)
     try:
         target = _one(request(args.paths, args.mapping, names[0]))
-        leader = _one(request(args.against, None, names[1])) if args.against else None
+        leader = _one(request(args.against, args.against_mapping, names[1])) if args.against else None
     except TraceError as error:
         text, _, advice = str(error).rpartition("; ")
         raise BadInput(text or advice, advice if text else "") from None

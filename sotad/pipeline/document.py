@@ -105,7 +105,10 @@ def _span(number: int) -> str:
 
 def _layers(view: View, trace: Trace, model: Model, question: Question, origin: Origin) -> Row:
     """The layer that was asked for, and what sets it apart from the other one."""
-    group = chosen(view, question.kinds, question.pass_)[0]
+    groups = chosen(view, question.kinds, question.pass_)
+    if not groups:
+        raise Missing(f"{trace.path}: no layer {question.layer} on device {view.lane.device}; it has no passes")
+    group = groups[0]
     part = Part(view, trace, model, group, origin)
     at, layer = group.chosen, question.layer or 0
     if not len(members(view, at, layer)):

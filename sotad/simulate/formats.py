@@ -109,14 +109,37 @@ def _method(found: Mapping[str, Any]) -> Format:
     if method == "compressed-tensors":
         return _compressed(found)
     if method in ("modelopt", "modelopt_fp4", "modelopt_fp8"):
-        return FORMATS["nvfp4" if "FP4" in str(found.get("quant_algo", "")).upper() else "fp8"]
+        return _modelopt(str(found.get("quant_algo") or method.rpartition("_")[2]).upper())
+    if method == "bitsandbytes":
+        return _bitsandbytes(found)
     if method in ("fp8", "fbgemm_fp8"):
         block = found.get("weight_block_size")
         return Format("fp8_block", 1 + 4 / (block[0] * block[1]), "fp8") if block else FORMATS["fp8"]
     if method in FORMATS:
         return FORMATS[method]
-    known = "awq, gptq, compressed-tensors, modelopt, fp8, mxfp4"
+    known = "awq, gptq, bitsandbytes, compressed-tensors, modelopt, fp8, mxfp4"
     raise SimulateError(f"quantization_config.quant_method {method!r} is not known ({known}): give --dtype")
+
+
+def _modelopt(algorithm: str) -> Format:
+    """Source: `quant_algo` of TensorRT Model Optimizer; what mixes formats or quantises weights only has no template."""
+    if "FP4" in algorithm:
+        return FORMATS["nvfp4"]
+    if algorithm.startswith("FP8") or algorithm == "MODELOPT":  # old checkpoints of fp8 name no algorithm
+        return FORMATS["fp8"]
+    raise SimulateError(f"quantization_config.quant_algo {algorithm!r} is not known: give --dtype")
+
+
+def _bitsandbytes(found: Mapping[str, Any]) -> Format:
+    """Two 4-bit formats with a float32 scale for 64 weights, quantised to 8 bits for 256 of them if so asked; else
+    8 bits (https://huggingface.co/docs/transformers/quantization/bitsandbytes)."""
+    if found.get("load_in_4bit") or found.get("_load_in_4bit"):
+        nested = found.get("bnb_4bit_use_double_quant")
+        scale = (1 + 4 / 256) / 64 if nested else 4 / 64
+        return Format(str(found.get("bnb_4bit_quant_type") or "fp4"), 0.5 + scale, "bf16")
+    if found.get("load_in_8bit") or found.get("_load_in_8bit"):
+        return FORMATS["int8"]
+    raise SimulateError("quantization_config of bitsandbytes loads neither in 4 nor in 8 bits: give --dtype")
 
 
 def _compressed(found: Mapping[str, Any]) -> Format:

@@ -16,6 +16,7 @@ from sotad.trace.kinds import NOUNS, ON_DEVICE, Kind, kind_of
 from sotad.trace.times import NONE
 
 ID_BITS = 62
+LONGEST_NS = 2**47  # 39 hours; sums of longer ones may not fit 64 bits
 Parts = dict[str, list[NDArray[Any]]]
 
 
@@ -102,7 +103,7 @@ class Gathered:
     def _keep(self, kind: Kind, rows: I64, columns: dict[str, NDArray[Any]], args: Sequence[Args]) -> None:
         begin, length = columns["begin"][rows], columns["length"][rows]
         untimed = begin == NONE
-        unlasting = ~untimed & (length == NONE)
+        unlasting = ~untimed & ((length == NONE) | (length > LONGEST_NS))
         negative = ~untimed & ~unlasting & (length < 0)
         none = ~untimed & (length == 0) if kind in ON_DEVICE else np.zeros(len(rows), np.bool_)
         reasons = {"no usable ts": untimed, "no usable dur": unlasting, "negative dur": negative, "dur 0": none}

@@ -270,7 +270,7 @@ def test_negative_pool_is_a_conflict(report: Any) -> None:
 
 def test_planned_tokens_are_called_so(report: Any) -> None:
     """A start that ended after the sizing has a plan, no pool; its element type is what the server says it uses."""
-    text = f"{AT} Using KV cache dtype: torch.float8_e4m3fnuz\n" + "\n".join(OLD.splitlines()[:2])
+    text = f"{AT} Using KV cache dtype: torch.float8_e4m3fnuz\n" + "".join(OLD.splitlines(keepends=True)[:2])
     found = report(text)
     assert (found["kv_cache_tokens"], found["kv_cache_dtype"]) == (3080960, "float8_e4m3fnuz")
     assert any("line 3 planned" in warning for warning in found["warnings"])

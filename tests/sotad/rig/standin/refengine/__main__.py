@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/completions":
             self._complete(body)
         elif self.path == "/start_profile":
-            problem = self.server.profiler.start()
+            problem = self.server.profiler.start(body.get("output_dir", ""))
             self._answer({"error": problem} if problem else {"active": True}, 409 if problem else 200)
         elif self.path == "/stop_profile":
             self._answer({"active": False, "files": self.server.profiler.stop()})
@@ -92,8 +92,9 @@ def main() -> None:
     parser.add_argument("--version", action="version", version="refengine stand-in 1")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--model-name", default="standin")
-    parser.add_argument("--max-model-len", type=int, default=64)
+    parser.add_argument("--model-name", "--served-model-name", default="standin")
+    parser.add_argument("--model-path", default="", help="accepted, as other engines have it; there is no model")
+    parser.add_argument("--max-model-len", "--context-length", type=int, default=64)
     parser.add_argument("--profile-dir", default="")
     parser.add_argument("--slow", type=float, default=1.0, help="work per token, as a multiple")
     parser.add_argument("--broken", type=int, default=0, help="end at once with this status")

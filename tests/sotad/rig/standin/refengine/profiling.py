@@ -26,8 +26,9 @@ class Profiler:
             place = {"pid": os.getpid(), "tid": threading.get_ident()}
             self.events.append({"ph": "X", "name": name, "cat": category, **times, **place})
 
-    def start(self) -> str | None:
-        """What is wrong, or None when a capture runs now."""
+    def start(self, folder: str = "") -> str | None:
+        """What is wrong, or None when a capture runs now; ``folder`` is where the caller wants its file."""
+        self.folder = folder or self.folder
         if not self.folder:
             return "profiling is off: start the server with --profile-dir DIR"
         if self.events is not None:
