@@ -331,6 +331,8 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
     kept |= {"scenario": p["scenario"], "run": p["run"], "seed": p["seed"], "seq": e.seq}
     if row.get("conditions"):
         kept["conditions"] = row["conditions"]
+    if c.spec.get("fairness", 1) >= 2:
+        kept |= {part: row.get(part) for part in ("cache", "spec_decode", "phase_metrics")}
     if launch.purpose == "rate":
         kept["rate"] = row["workload"]["request_rate"]
     launch.rows.append(kept | {"candidate": launch.candidate, "framework": launch.framework})

@@ -17,6 +17,7 @@ from statemachine.ranking import sla_failures
 from statemachine.state import JSON, Campaign
 
 TRIES = 3  # of one measurement that something disturbs
+ANEW = 1_000_003  # added to the seed for each: the same prompts would now come from the server's prefix cache
 
 
 async def launch(ctx: Context) -> str:
@@ -136,7 +137,7 @@ async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: 
         if ctx.recorded(f"{sample}-disturbed"):
             continue
         before = await server.metrics()
-        raw, reasons = await _sample(ctx, server, sample, scenario, seed)
+        raw, reasons = await _sample(ctx, server, sample, scenario, seed + try_ * ANEW)
         if not reasons:
             observed = FRAMEWORKS[server.kind].observe(await server.metrics(), await server.info(), before)
             row = make_row(json.loads(raw), _context(ctx, server, observed))

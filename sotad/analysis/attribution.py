@@ -152,6 +152,7 @@ def _moments(work: Work, trace: Trace, ops: Nesting) -> _Moments:
     thread = np.where(launched, _name(trace.launches.thread, launch), -1)
     around = ops.innermost(time, thread)
     named = by_id(work.external, trace.ops.external)
+    named = np.where(_denied(work, trace, ~launched & (named >= 0), named), -1, named)
     inside = launched & (named >= 0)
     if inside.any():
         inside &= (trace.ops.begin[named] <= time) & (time < trace.ops.end[named]) & (trace.ops.thread[named] == thread)
@@ -161,3 +162,20 @@ def _moments(work: Work, trace: Trace, ops: Nesting) -> _Moments:
     time = np.where(alone, _name(trace.ops.begin, named), time)
     thread = np.where(alone, _name(trace.ops.thread, named), thread)
     return _Moments(time, thread, op, launch)
+
+
+def _denied(work: Work, trace: Trace, asked: NDArray[np.bool_], op: I64) -> NDArray[np.bool_]:
+    """Of the asked, those whose correlation is that of several launches, none of which began inside the operator."""
+    launches, denied = trace.launches, np.zeros(len(work), np.bool_)
+    rows = np.flatnonzero(asked & (work.correlation > 0) & np.isin(work.correlation, launches.correlation))
+    if not len(rows):
+        return denied
+    begin, end = trace.ops.begin[op[rows]], trace.ops.end[op[rows]]
+    times, time = np.unique(np.concatenate([launches.begin, begin, end]), return_inverse=True)
+    _, group = np.unique(np.concatenate([launches.correlation, work.correlation[rows]]), return_inverse=True)
+    group = group * len(trace.threads) + np.concatenate([launches.thread, trace.ops.thread[op[rows]]])
+    held, first, last = np.split(time, [len(launches), len(launches) + len(rows)])
+    own = group[len(launches) :] * len(times)
+    keys = np.sort(group[: len(launches)] * len(times) + held)
+    denied[rows] = np.searchsorted(keys, own + first) == np.searchsorted(keys, own + last)
+    return denied

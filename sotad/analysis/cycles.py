@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sotad.analysis.canonical import canonical
 from sotad.analysis.categories import categorize
+from sotad.analysis.device_names import on_devices
 from sotad.analysis.noise import F64
 from sotad.analysis.pairing import BETWEEN, IDLE, INSIDE, KERNELS, Part, Side, Steps, joined
 from sotad.analysis.rows import row_id
@@ -118,8 +119,8 @@ def kernel_side(name: str, trace: Trace, stages: Stages, overlap: Overlap) -> Si
 
 def _keys(trace: Trace) -> tuple[list[tuple[str, str]], I32]:
     """The different (category, name), and which of them every name is as a kernel, then as a copy."""
-    names = [canonical(name) for name in trace.names]
-    keys = [*zip(map(categorize, trace.names), names, strict=True), *((COPY, name) for name in names)]
+    names = on_devices(trace, canonical)
+    keys = [*zip(on_devices(trace, categorize), names, strict=True), *((COPY, name) for name in names)]
     different = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     return list(different), np.array([different[key] for key in keys], dtype=np.int32)
 

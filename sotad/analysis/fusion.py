@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from sotad.analysis.canonical import canonical
 from sotad.analysis.catalogue import Group, Pattern, catalogue, words_of
 from sotad.analysis.categories import categorize
+from sotad.analysis.device_names import on_devices
 from sotad.analysis.neighbours import stream_by_stream
 from sotad.analysis.rows import row_id
 from sotad.analysis.scopes import scopes_of
-from sotad.trace.columns import I64, Trace
+from sotad.trace.columns import I32, I64, Trace
 
 if TYPE_CHECKING:
     from sotad.analysis.attribution import Attribution
@@ -81,7 +82,7 @@ class _Match:
 class _Sequence:
     """Kernels (and copies, if asked) of a trace, stream by stream in order of begin."""
 
-    def __init__(self, trace: Trace, stages: Stages, canon: I64, within_ns: float, copies: bool) -> None:
+    def __init__(self, trace: Trace, stages: Stages, canon: I32, within_ns: float, copies: bool) -> None:
         parts = (trace.kernels, trace.copies) if copies else (trace.kernels,)
         begin, end, name, stream = (
             np.concatenate([getattr(part, key) for part in parts]) for key in ("begin", "end", "name", "stream")
@@ -112,7 +113,6 @@ def find_fusions(
     framework: str | None = None,
     tp_size: int | None = None,
     model: str | None = None,
-    scopes: Sequence[str] | None = None,
     min_share: float = 1.0,
     within_us: float = WITHIN_US,
     min_support: float = MIN_SUPPORT,
@@ -124,12 +124,11 @@ def find_fusions(
     name, and less surely when it is None. Patterns for several ranks apply when `tp_size` says so, or, when it is
     None, when the trace has collectives. Chains below `min_share` percent of the stage's kernel time are left out.
     """
-    kinds = [category(name) for name in trace.names]
+    kinds = on_devices(trace, category)
     seen = set(np.unique(trace.kernels.name).tolist())
     ranks = tp_size > 1 if tp_size is not None else any(kinds[name] == "communication" for name in seen)
     wanted = [p for p in catalogue().patterns if _applies(p, framework, model, ranks)]
     found = _Search(trace, stages, kinds, within_us * 1000, min_support)
-    scopes = scopes_of(trace, attribution) if scopes is None else scopes
     result = {}
     for number, stage in enumerate(stages.names):
         time = found.kernel_time(number)
@@ -139,6 +138,7 @@ def find_fusions(
         whole = time if steps else found.kernel_time(None)  # what is in no step counts against everything
         matches = [m for m in matches if 100 * m.related >= max(min_share, m.pattern.min_share) * whole]
         used = {row["pattern_id"] for row in present}
+        scopes = scopes_of(trace, attribution, stages, number) if matches else []
         rows = [
             _row(match, others, trace, stage, time, steps, scopes, model, match.pattern.id in used)
             for match, others in _arbitrated(matches, trace)
@@ -170,9 +170,10 @@ class _Search:
 
     def __init__(self, trace: Trace, stages: Stages, kinds: list[str], within_ns: float, min_support: float) -> None:
         self.trace, self.stages, self.kinds, self.min_support = trace, stages, kinds, min_support
-        self.words = [words_of(canonical(name)) for name in trace.names]
+        names = on_devices(trace, canonical)
+        self.words = [words_of(name) for name in names]
         known: dict[str, int] = {}
-        self.canon = np.array([known.setdefault(canonical(n), len(known)) for n in trace.names], dtype=np.int64)
+        self.canon = np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int32)
         self.members: dict[str, Mask] = {}
         self._sequences: dict[bool, _Sequence] = {}
         self.within_ns = within_ns
@@ -197,7 +198,8 @@ class _Search:
     def _group(self, group: Group) -> Mask:
         """Which names are of the group."""
         if group.name not in self.members:
-            held = [group.holds(words, kind) for words, kind in zip(self.words, self.kinds, strict=True)]
+            named = zip(self.words, self.kinds, strict=True)
+            held = [bool(words) and group.holds(words, kind) for words, kind in named]
             self.members[group.name] = np.array(held, dtype=np.bool_)
         return self.members[group.name]
 

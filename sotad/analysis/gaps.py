@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sotad.analysis.canonical import canonical
 from sotad.analysis.cover import Cover
@@ -124,7 +125,8 @@ def launch_gaps(trace: Trace, waits: Waits, number: int) -> LaunchGaps:
 def _pairs(trace: Trace, gaps: I64, after: I32, before: I32) -> list[GapPair]:
     count = len(trace.names)
     small = np.int32 if count < 1 << 15 else np.int64  # numpy sorts short numbers faster
-    pair: I32 | I64 = after.astype(small) * count + before
+    pair: NDArray[Any] = after.astype(small) * count
+    pair += before
     keys, which = np.unique(pair, return_inverse=True)
     counts, total = np.bincount(which, minlength=len(keys)), np.zeros(len(keys), dtype=np.int64)
     np.add.at(total, which, gaps)

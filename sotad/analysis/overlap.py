@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from sotad.analysis.categories import categorize
 from sotad.analysis.cover import Cover, cover
+from sotad.analysis.device_names import on_devices
 from sotad.analysis.gaps import Bubble, LaunchGaps, Waits, find_bubbles, find_waits, launch_gaps
 from sotad.trace.columns import I64, Trace, Work
 
@@ -108,7 +109,7 @@ def sweep(trace: Trace, stages: Stages, category: Callable[[str], str] = categor
 
     Time and memory grow with n log n in the number of kernels and copies.
     """
-    kinds = np.array([category(name) for name in trace.names], dtype=object)
+    kinds = np.array(on_devices(trace, category), dtype=object)
     compute = np.isin(kinds, list(COMPUTE))
     talks = (kinds == "communication")[trace.kernels.name]
     kernels, copies = _no_shares(trace.kernels), _no_shares(trace.copies)

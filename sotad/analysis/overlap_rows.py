@@ -19,6 +19,7 @@ from sotad.analysis.canonical import canonical
 from sotad.analysis.catalogue import families_of
 from sotad.analysis.categories import categorize
 from sotad.analysis.cover import Cover
+from sotad.analysis.device_names import on_devices
 from sotad.analysis.neighbours import Around, Neighbours
 from sotad.analysis.overlap import COMPUTE, Overlap
 from sotad.analysis.rows import row_id
@@ -124,14 +125,12 @@ def overlap_rows(
     attribution: Attribution | None = None,
     *,
     framework: str | None = None,
-    scopes: Sequence[str] | None = None,
     min_share: float = 1.0,
     category: Callable[[str], str] = categorize,
 ) -> dict[str, list[Row]]:
     """Per stage the rows, most urgent and most exposed first, of work with `min_share` percent of its kernel time.
 
     In a stage without steps it is `min_share` percent of all kernel time, as what runs between steps is little.
-    `scopes` are Python locations by name id, of another trace for instance; else they come from `attribution`.
 
     Keys: row_id, stage, kernel, category, class, priority (P1 to P4), verdict (`opportunity`, `exposed`, `serial`,
     `overlapped`, `hidden`), recommendation, python_scope, formal_signal, dep_risk (`low`, `unclear`, `high`),
@@ -140,9 +139,7 @@ def overlap_rows(
     in a stage without steps), families.
     """
     table = _Everything(trace, stages, overlap)
-    kinds = [category(name) for name in trace.names]
-    canon = [canonical(name) for name in trace.names]
-    scopes = scopes_of(trace, attribution) if scopes is None else scopes
+    kinds, canon = on_devices(trace, category), on_devices(trace, canonical)
     times = _kernel_times(trace, stages)
     groups = {}
     for number, stage in enumerate(stages.names):
@@ -151,7 +148,7 @@ def overlap_rows(
     around = _look_around(table, groups, overlap.busy)
     found = {}
     for number, (stage, members) in enumerate(groups.items()):
-        rows = []
+        rows, scopes = [], scopes_of(trace, attribution, stages, number) if members else []
         for index, group in enumerate(members):
             row = _measured(table, group, stage, overlap.stages[stage].steps, int(times[number]))
             row |= _risk(around.get((stage, index), []), trace, kinds, group, scopes)
@@ -203,8 +200,9 @@ def _look_around(
 
 def _places(own: I64, rows: I64) -> I64:
     """Where in `own` these rows are, without those that are not; both in order."""
-    place = np.searchsorted(own, rows)
-    return place[own[np.minimum(place, len(own) - 1)] == rows]
+    place: I64 = np.searchsorted(own, rows)
+    found: I64 = place[own[np.minimum(place, len(own) - 1)] == rows]
+    return found
 
 
 def _samples(rows: I64) -> I64:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sotad.analysis.categories import categorize
+from sotad.analysis.device_names import on_devices
 from sotad.analysis.overlap import Overlap
 from sotad.analysis.stages import Stages
 from sotad.trace.columns import Trace
@@ -20,7 +21,7 @@ STRAGGLES = 2.0  # percent more computing time than the median of the ranks
 
 def rank_times(file: TraceFile, trace: Trace, stages: Stages, overlap: Overlap) -> list[JSON]:
     """Per stage and device the busy time, what of it is communication, and what is computing."""
-    talks = np.array([categorize(name) == "communication" for name in trace.names], dtype=np.bool_)
+    talks = np.array([kind == "communication" for kind in on_devices(trace, categorize)], dtype=np.bool_)
     shared = np.concatenate([overlap.kernels.attributed, overlap.copies.attributed])
     device = np.concatenate([trace.kernels.device, trace.copies.device])
     stage = np.concatenate([stages.kernel, stages.copy])

@@ -102,6 +102,8 @@ def _lines(tables: JSON) -> Iterator[str]:
         if stage["kernels"]:
             unknown = f"; {stage['unresolved_share']:.1f}% of it has no known source line"
             yield f"{name}: {stage['kernels']} kernels, {stage['gpu_time_ms']:.2f} ms{pace}: {top}{unknown}."
+        elif stage["copies"]:
+            yield f"{name}: no kernels, {stage['copies']} copies and fills, {stage['copy_ms']:.2f} ms{pace}."
         elif stage["categories"]:
             yield f"{name}: {sum(each['time_ms'] for each in stage['categories']):.2f} ms on the CPU{pace}: {top}."
 
@@ -216,7 +218,7 @@ def _tables(tables: JSON, several: bool) -> list[Section]:
 
 
 def _stage(stage: JSON, min_share: float) -> Iterator[Block]:
-    if stage["operator_rows"] or not stage["kernels"]:
+    if not stage["kernels"] and not stage["copies"]:
         yield Table(OPERATORS, [_operator(row) for row in stage["operator_rows"]], empty="Nothing was recorded here.")
         yield from _left_out(stage, min_share)
         return
@@ -224,13 +226,13 @@ def _stage(stage: JSON, min_share: float) -> Iterator[Block]:
     yield Table(KERNELS, [_kernel(row) for row in stage["kernel_rows"]], empty=f"No row of {min_share:g}% or more.")
     yield from _left_out(stage, min_share)
     open_to = any(row["priority"] in OPEN for row in stage["overlap_rows"]) or not stage["overlap_rows"]
-    yield Text(f"What could run beside other work:{'' if open_to else ' nothing in sight. What is no compute:'}")
+    yield Text(f"What could run beside other work:{'' if open_to else ' nothing in sight. What was looked at:'}")
     of = "of the kernel time" if stage["steps"]["count"] else "of the kernel time of all stages"
     none = f"Nothing but compute that runs alone takes {min_share:g}% {of}."
     yield Table(OVERLAP, [_overlap(row) for row in stage["overlap_rows"]], empty=none)
     yield from _fusions(stage)
-    pauses = stage["launch_gaps"]["between"][:MOST_PAUSES]
-    if pauses:
+    gaps = stage["launch_gaps"]
+    if gaps and (pauses := gaps["between"][:MOST_PAUSES]):
         yield Text("Between which kernels of its main stream the GPU pauses longest in all:")
         yield Table(PAUSES, [_pause(pause) for pause in pauses])
 
@@ -290,7 +292,7 @@ def _facts(stage: JSON) -> Iterator[str]:
     if stage["files"] > 1:
         yield (
             f"kernels, copies and their times are of {stage['files']} files; overlap, fusions and pauses only of "
-            f"{PurePath(stage['detail']).name}, and also medians and source lines of the rows that it has"
+            f"{PurePath(stage['detail']).name}, and so are the medians of the rows that it has"
         )
     if stage["launch_bound"] and stage["steps"]["count"]:
         yield (
@@ -312,6 +314,8 @@ def _facts(stage: JSON) -> Iterator[str]:
     copies = ", ".join(f"{row['name']} {row['time_ms']:.2f} ms" for row in stage["copy_rows"][:3])
     yield f"copies and fills: {stage['copies']}, {stage['copy_ms']:.2f} ms" + (f" ({copies})" if copies else "")
     replay = f", of that {stage['replay_ms']:.2f} ms launched by CUDA graphs" if stage["replay_ms"] else ""
+    if not stage["kernels"]:
+        return
     yield f"kernel time without a known source line: {stage['unresolved_ms']:.2f} ms{replay}"
     yield f"kernel time in no known category: {stage['other_share']:.1f}%"
 

@@ -128,9 +128,25 @@ def _added_rows(first: Sequence[JSON], other: Sequence[JSON]) -> list[JSON]:
     rows = {row["row_id"]: row for row in first}
     for row in other:
         known = rows.get(row["row_id"])
-        both = ("time_ms", "count")
-        rows[row["row_id"]] = {**known, **{key: known[key] + row[key] for key in both}} if known else row
+        rows[row["row_id"]] = _added_row(known, row) if known else row
     return sorted(rows.values(), key=lambda row: (-row["time_ms"], row["row_id"]))
+
+
+def _added_row(first: JSON, other: JSON) -> JSON:
+    row = {**first, **{key: first[key] + other[key] for key in ("time_ms", "count")}}
+    if "locations" in first:
+        row["locations"] = _added_places(first, other, row["time_ms"])
+    return row
+
+
+def _added_places(first: JSON, other: JSON, whole_ms: float) -> list[JSON]:
+    """The places of both rows by their share of the time of both."""
+    times: dict[tuple[tuple[str, Any], ...], float] = defaultdict(float)
+    for row in (first, other):
+        for place in row["locations"]:
+            times[tuple((key, place[key]) for key in place if key != "share")] += row["time_ms"] * place["share"]
+    places = [{**dict(place), "share": time / whole_ms if whole_ms else 0.0} for place, time in times.items()]
+    return sorted(places, key=lambda place: (-place["share"], place["matched"] == UNCERTAIN, place["location"]))
 
 
 def finished(stages: dict[str, JSON], min_share: float) -> list[str]:

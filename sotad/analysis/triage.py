@@ -1,9 +1,9 @@
 """Everything that profiler traces say, as one JSON: tables per stage over all files, ranks and devices that were read.
 
 Each file is read by itself and let go again. Tables of the same stage are added up row by row, so that a row's share
-is of all the kernel time of its stage. What cannot be added up (medians per step, source lines, overlap, fusions,
-pauses) is of one file: of the first rank, the one captured for the stage, else the one with most of it. A stage's
-`detail` names it, `files` says how many were added up.
+is of all the kernel time of its stage. What cannot be added up (medians per step, overlap, fusions, pauses) is of one
+file: of the first rank, the one captured for the stage, else the one with most of it. A stage's `detail` names it,
+`files` says how many were added up.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from sotad.trace.reader import read
 JSON = dict[str, Any]
 UNRESOLVED = 50.0  # percent of a stage's kernel time without a source line, from which on it is said how to get them
 NO_LINES = "most kernels have no known source line: give --mapping a trace of the same model with stacks, graphs off"
+NOT_OF_STAGE = "most kernels have no known source line: the traces of --mapping run other kernels, or lack this stage"
 BUBBLES = 10  # of all files, the longest
 TOTALS = ("kernels", "gpu_time_ms", "copies", "copy_ms")
 
@@ -62,6 +63,10 @@ class Analysis:
     side: Side
 
 
+class _Empty(TraceError):
+    """There is nothing to count in a trace."""
+
+
 def analyse(request: Request) -> Analysis:
     """All that the traces of one framework say.
 
@@ -69,7 +74,8 @@ def analyse(request: Request) -> Analysis:
         TraceError: a path holds no trace, or one cannot be read or has nothing to count.
     """
     using = references(request.mapping)
-    parts = [_part(file, request, using) for path in request.paths for file in find(path)]
+    files = [file for path in request.paths for file in find(path)]
+    parts, empty = _parts(files, request, using)
     first = min((part.rank for part in parts), key=lambda rank: (rank is None, rank or 0))
     detailed = [part for part in parts if part.rank == first]
     told = detailed[0].origin
@@ -77,9 +83,10 @@ def analyse(request: Request) -> Analysis:
     stages = {
         stage: _stage(stage, parts, first) for stage in in_order({name for part in parts for name in part.stages})
     }
-    warnings = [warning for part in parts for warning in part.warnings] + finished(stages, request.min_share)
-    if not using and any(stage["unresolved_share"] > UNRESOLVED for stage in stages.values()):
-        warnings.append(NO_LINES)
+    warnings = empty + [warning for part in parts for warning in part.warnings] + finished(stages, request.min_share)
+    dark = [name for name, stage in stages.items() if stage["unresolved_share"] > UNRESOLVED]
+    if dark:
+        warnings.append(f"{', '.join(dark)}: {NOT_OF_STAGE if using else NO_LINES}")
     side = _side(name, detailed)
     for stage, found in stages.items():
         found["steps"] = _steps(side, stage)
@@ -130,6 +137,20 @@ def _stage(name: str, parts: Sequence[_Part], first: int | None) -> JSON:
     return {**added([part.stages[name] for part in having]), "detail": str(having[0].path), "files": len(having)}
 
 
+def _parts(files: Sequence[TraceFile], request: Request, using: Sequence[Reference]) -> tuple[list[_Part], list[str]]:
+    """What each file says, and why some say nothing; a front end traces itself beside its engine."""
+    parts: list[_Part] = []
+    empty: list[_Empty] = []
+    for file in files:
+        try:
+            parts.append(_part(file, request, using))
+        except _Empty as nothing:
+            empty.append(nothing)
+    if not parts:
+        raise empty[0]
+    return parts, [f"left out: {nothing}" for nothing in empty]
+
+
 def _part(file: TraceFile, request: Request, using: Sequence[Reference]) -> _Part:
     trace = read(file.path)
     stages = find_stages(trace, request.stage or file.stage)
@@ -166,7 +187,7 @@ def _of_operators(file: TraceFile, trace: Trace, stages: Stages, told: Origin, a
     tables = operator_tables(trace, stages)
     if not tables.rows:
         what = "no kernel, no copy and no operator" if trace.events else "no events"
-        raise TraceError(f"{file.path}: {what} in it; capture while the server works, with CPU or CUDA activity on")
+        raise _Empty(f"{file.path}: {what} in it; capture while the server works, with CPU or CUDA activity on")
     warnings = [f"{file.path}: no GPU work in it: times are of operators on the CPU", *_warnings(file, trace, stages)]
     side, found = operator_side("", trace, stages), of_operators(tables)
     return _Part(file.path, file.rank, file.stage, about, told, side, found, [], [], [], warnings)

@@ -18,13 +18,15 @@ THROTTLES = ("hw_slowdown", "sw_thermal_slowdown", "hw_thermal_slowdown", "hw_po
 class Limits:
     """How much may differ before a sample is thrown out.
 
-    ``memory_mib``: by how much memory in use may exceed its level before. ``foreign_mib``: a foreign process with
+    ``memory_mib``: by how much memory that is not ours may exceed its level before; ``unseen_memory_pct``: the same
+    as a share of the GPU's memory, where the driver does not show whose it is. ``foreign_mib``: a foreign process with
     less is let be (a display server). ``idle_memory_mib``, ``utilization_pct``: what an idle GPU may show.
     ``busy_pct``: from which load on clocks are compared. ``throttled_ms``: how long they may have been held down.
     ``sm_clock_drop_pct``: how far the SM clock may lie below its highest. ``power_cap``: whether that is throttling.
     """
 
     memory_mib: int = 500
+    unseen_memory_pct: float = 5.0
     foreign_mib: int = 64
     idle_memory_mib: int = 2048
     utilization_pct: int = 10
@@ -81,7 +83,7 @@ def disturbances(
         seen = [(same, when) for reading, when in _named(readings) if (same := _same(gpu, reading))]
         found += [reason for same, when in seen for reason in _foreign(same, ours, limits, when)]
         history = [same for same, _ in seen]
-        found += [*_memory(history, limits), *_throttled(history, limits), *_errors(history)]
+        found += [*_memory(history, ours, limits), *_throttled(history, limits), *_errors(history)]
         found += [*_settings(history), *_clocks(history, limits)]
     return list(dict.fromkeys(found))
 
@@ -116,13 +118,27 @@ def _foreign(gpu: Gpu, ours: Collection[int], limits: Limits, when: str) -> Iter
             yield f"GPU {gpu.index} has a foreign process{when}: pid {process.pid} {process.name}{memory}".rstrip()
 
 
-def _memory(history: Sequence[Gpu], limits: Limits) -> Iterator[str]:
+def _memory(history: Sequence[Gpu], ours: Collection[int], limits: Limits) -> Iterator[str]:
+    """Growth of what is not ours: our own server takes more as it first meets a load."""
     first, last = history[0], history[-1]
-    if first.memory_used_mib is None or last.memory_used_mib is None:
-        return
-    if last.memory_used_mib - first.memory_used_mib > limits.memory_mib:
-        levels = f"{first.memory_used_mib} MiB before, {last.memory_used_mib} MiB after"
-        yield f"GPU {first.index}: memory is not back to its level: {levels}"
+    before, after = _not_ours(first, ours), _not_ours(last, ours)
+    if before is not None and after is not None and after - before > _allowed(last, ours, limits):
+        levels = f"{before} MiB before, {after} MiB after"
+        yield f"GPU {first.index}: memory of others is not back to its level: {levels}"
+
+
+def _not_ours(gpu: Gpu, ours: Collection[int]) -> int | None:
+    """MiB in use that our processes do not account for; None when nobody says how much these hold."""
+    held = [process.memory_mib for process in gpu.processes if process.pid in ours]
+    if gpu.memory_used_mib is None or None in held:
+        return None
+    return gpu.memory_used_mib - sum(mib for mib in held if mib is not None)
+
+
+def _allowed(gpu: Gpu, ours: Collection[int], limits: Limits) -> float:
+    if any(process.pid in ours for process in gpu.processes):
+        return limits.memory_mib
+    return max(limits.memory_mib, limits.unseen_memory_pct / 100 * (gpu.memory_total_mib or 0))
 
 
 def _throttled(history: Sequence[Gpu], limits: Limits) -> Iterator[str]:

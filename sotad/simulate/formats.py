@@ -122,7 +122,7 @@ def _method(found: Mapping[str, Any]) -> Format:
 
 
 def _modelopt(algorithm: str) -> Format:
-    """Source: `quant_algo` of TensorRT Model Optimizer; what mixes formats or quantises weights only has no template."""
+    """Source: `quant_algo` of TensorRT Model Optimizer; what mixes formats has no template."""
     if "FP4" in algorithm:
         return FORMATS["nvfp4"]
     if algorithm.startswith("FP8") or algorithm == "MODELOPT":  # old checkpoints of fp8 name no algorithm

@@ -23,6 +23,8 @@ _BY_NAME = re.compile(r"\.trace\.json(\.gz)?$|\.pt\.trace\.json", re.IGNORECASE)
 _BY_CONTENT = re.compile(rb'\s*(\{.*"traceEvents"\s*:\s*\[|\[\s*\{.*"ph"\s*:\s*")', re.DOTALL)
 _RANKS = (r"(?:^|[_.-])tp(\d+)(?=[_.-])", r"tp-(\d+)", r"rank[_-]?(\d+)", r"worker[_-]?(\d+)")
 _PARALLEL = re.compile(r"(?:^|[_.-])(tp|dp|pp|ep|dcp|rank|worker)[_-]?(\d+)(?=[_.-])", re.IGNORECASE)
+_TIME = re.compile(r"\d{9,}([._]\d+)?")
+_FRONT_END = re.compile(r"async_llm|front[_-]?end|api[_-]?server", re.IGNORECASE)
 _STAGE_OF_FILE = re.compile(r"(?:^|[-_.])(extend|prefill|decode)(?=[-_.])", re.IGNORECASE)
 _STAGE_OF_FOLDER = re.compile(r"(?:^|[-_.])(extend|prefill|decode)$", re.IGNORECASE)
 
@@ -90,13 +92,29 @@ def _newest_capture(folder: Path, traces: Iterable[Path]) -> list[Path]:
 
 
 def _one_each(capture: Iterable[Path]) -> list[TraceFile]:
-    """The newest file of each stage and rank; files without a rank (front ends) only where no file has one."""
+    """The newest file of each stage and rank; files without a rank only where no file has one, front ends last.
+
+    Engines that name no rank name the process: such files are of one rank when their names differ by a time only.
+    """
     newest: dict[tuple[object, ...], TraceFile] = {}
     for file in map(_told, sorted(capture, key=_age)):
-        newest[file.stage, file.rank, *_PARALLEL.findall(file.path.name.lower())] = file
+        name = file.path.name.lower()
+        parallel = _PARALLEL.findall(name) if file.rank is not None else [_TIME.sub("", name)]
+        newest[file.stage, file.rank, *parallel] = file
     files = list(newest.values())
-    ranked = {file.stage for file in files if file.rank is not None}
-    return [file for file in files if file.rank is not None or file.stage not in ranked]
+    for better in (_ranked, _works):
+        stages = {file.stage for file in files if better(file)}
+        files = [file for file in files if better(file) or file.stage not in stages]
+    return files
+
+
+def _ranked(file: TraceFile) -> bool:
+    return file.rank is not None
+
+
+def _works(file: TraceFile) -> bool:
+    """Whether the name is not that of a front end, which launches no kernels."""
+    return not _FRONT_END.search(file.path.name)
 
 
 def _told(path: Path) -> TraceFile:

@@ -114,6 +114,15 @@ def test_an_id_that_contradicts_its_launch_proves_nothing() -> None:
     assert found.kernel_op.tolist() == [-1]
 
 
+def test_an_id_that_contradicts_all_launches_of_its_correlation_proves_nothing() -> None:
+    """Where several launches have a kernel's correlation, an operator that holds none of them is not its operator."""
+    events = [op("aten::a", 0, 10, 1), op("aten::b", 20, 30, 2), launch(2, 7), launch(4, 7)]
+    events += [kernel("k", 40, 45, 7, 1), kernel("k", 50, 55, 7, 2)]
+    trace = trace_of(events)
+    names = [trace.names[number] if number >= 0 else None for number in attribute(trace).kernel_op]
+    assert names == ["aten::a", None]
+
+
 def test_the_id_tells_operators_of_two_processes_apart() -> None:
     """Two processes that write one pid and thread overlap in time; the kernel's id says whose operator it was."""
     events = [op("aten::mm", 0, 50, 7), op("aten::add", 10, 60, 8), launch(20, 5), kernel("k", 100, 110, 5, 7)]

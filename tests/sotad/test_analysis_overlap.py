@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sotad.analysis import overlap
 from sotad.analysis.cover import cover
+from sotad.analysis.neighbours import stream_by_stream
 from sotad.analysis.overlap import Overlap, sweep
 from sotad.analysis.overlap_rows import overlap_rows, same_scope_family
 from sotad.trace.columns import Frames, Spans, Trace, Work
@@ -200,6 +201,22 @@ def brute(rows: Sequence[Ran]) -> tuple[list[list[float]], dict[int, list[int]],
     return rows_found, devices, exposed
 
 
+def test_idle_time_is_inside_steps_or_outside() -> None:
+    """Steps that overlap count once, and what a step claims before the first work and after the last is not idle."""
+    rows = [Ran("G", 7, begin, begin + 10) for begin in (100, 120, 150, 200)]
+    found = swept(rows, [step(50, 130), step(110, 140), step(190, 400)])
+    device = found.devices[0]
+    assert (device.idle_ns, device.idle_in_steps_ns) == (70, 10 + 10 + 10)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.sampled_from([0, 1, 5, 40_000])), max_size=30))
+def test_streams_are_sorted_as_lexsort_does(rows: list[tuple[int, int]]) -> None:
+    """By stream, then by begin, equals in the order they came; also with stream numbers too large for 16 bits."""
+    begin, stream = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+    found = stream_by_stream(begin, stream.astype(np.int32))
+    assert found.tolist() == np.lexsort((begin, stream)).tolist()
+
+
 @given(st.lists(RANS, max_size=14), st.sampled_from([1, 4, 1 << 17]))
 def test_sweep_agrees_with_looking_at_every_tick(rows: list[Ran], block: int) -> None:
     """Every figure of the sweep is that of the tick by tick reference, in one block or in many."""
@@ -221,6 +238,7 @@ def test_sweep_agrees_with_looking_at_every_tick(rows: list[Ran], block: int) ->
     for each in found.devices:
         assert [each.single_stream_ns, each.multi_stream_ns] == devices[each.device]
         assert each.busy_ns == each.single_stream_ns + each.multi_stream_ns
+        assert 0 <= each.idle_in_steps_ns <= each.idle_ns
     busy = sum(each.busy_ns for each in found.devices)
     assert int(found.kernels.attributed.sum() + found.copies.attributed.sum()) == busy
     assert sum(stage.busy_ns for stage in found.stages.values()) == busy

@@ -41,6 +41,8 @@ real = pytest.mark.skipif(not DATA.is_dir(), reason="no captured traces here")
         ("[Executor] _forward_step 12: 2 ctx reqs, 4 gen reqs", Named("mixed", 6, 0)),
         ("[Executor] _forward_step 13: 0 ctx reqs, 4 gen reqs", Named("decode", 4, 0)),
         ("[Executor] _forward_step 14: 1 ctx reqs, 0 gen reqs", Named("prefill", 1, 0)),
+        (f"step[DECODE bs=2 toks={'9' * 30}]", Named("decode", 2, 0)),
+        (f"execute_context_0(0)_generation_{'9' * 30}(4)", Named(None, 0, 4)),
         ("scheduler.get_next_batch_to_run", None),
         ("prefill", None),
     ],

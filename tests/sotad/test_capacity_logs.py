@@ -477,3 +477,23 @@ def test_arguments_of_a_failed_start_do_not_linger(report: Any) -> None:
     assert (found["page_size"], found["session"]["of"]) == (1, 2)
     same = report(server_args() + server_args() + sgl("TP0"))
     assert same["session"]["of"] == 1
+
+
+def test_a_number_at_a_cut_is_no_number(tmp_path: Path) -> None:
+    """Where a log ends within a number, what is left of it is not read, wherever the cut is."""
+    text = sgl()
+    begin = text.index("1400320")
+    for end in range(begin, begin + len("1400320") + 1):
+        log = tmp_path / "cut.log"
+        log.write_text(text[:end])
+        assert analyse(log, Asked([Length(4096)]))["kv_cache_tokens"] is None
+
+
+@pytest.mark.parametrize("number", ["1e400", "9" * 5000, "9" * 400 + ".5"])
+def test_impossible_numbers_are_unknown(tmp_path: Path, number: str) -> None:
+    """A number beyond all measure is not read, and does no harm."""
+    log = tmp_path / "odd.log"
+    log.write_text(server_args(page_size=1).replace("0.84", number) + sgl().replace("20.61", number))
+    found = analyse(log, Asked([Length(4096)]))
+    assert found["kv_cache_tokens"] == 1400320
+    assert "Infinity" not in json.dumps(found)

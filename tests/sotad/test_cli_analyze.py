@@ -200,6 +200,8 @@ def test_a_trace_of_the_cpu_alone_shows_operators(run: Run, tmp_path: Path) -> N
         (["half.json"], "half.json"),
         (["cut.json.gz"], "cut.json.gz"),
         (["good.json", "--names", "a,b"], "--against"),
+        (["good.json", "--against-mapping", "good.json"], "--against PATH"),
+        (["good.json", "--mapping", "nowhere.json"], "nowhere.json"),
         (["good.json", "--json", "--format", "html"], "exclude"),
         (["good.json", "--min-share", "half"], "percent"),
         (["good.json", "--names", "one"], "sglang,vllm"),
@@ -235,6 +237,107 @@ def test_help_of_the_command_line_loads_nothing_heavy() -> None:
     """numpy comes with the analysis, not with the parser."""
     code = "import sys; from sotad.cli import analyze; sys.exit('numpy' in sys.modules or 'jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+PREFILL, DECODE = "step[EXTEND bs=1 toks=64]", "step[DECODE bs=8]"
+
+
+def launched(text: str, line: int) -> list[Event]:
+    """A step without CUDA graphs: every kernel has a launch, from this line of one file."""
+    events = [mark(text, 1000, 130), event("user_annotation", text, 500, 400)]
+    for i, (name, begin, length) in enumerate(((GEMM, 1000, 100), (NORM, 1101, 20))):
+        frame = f"/x/sglang/srt/layers/linear.py({line + i}): apply"
+        events += [
+            event("python_function", frame, 600 + 50 * i, 40, **{"Python id": i}),
+            event("cuda_runtime", "cudaLaunchKernel", 610 + 50 * i, 5, correlation=i + 1),
+            event("kernel", name, begin, length, device=0, stream=7, correlation=i + 1),
+        ]
+    return events
+
+
+def replayed(text: str, at: float) -> list[Event]:
+    """The same step as a CUDA graph ran it."""
+    return [mark(text, at, 130), kernel(GEMM, at, 100), kernel(NORM, at + 101, 20)]
+
+
+def test_each_stage_is_mapped_by_the_trace_made_for_it(run: Run, tmp_path: Path) -> None:
+    """Of a folder with a mapping trace per stage, and of both files; overlap rows know the lines as well."""
+    paths = []
+    for stage, text, line in (("prefill", PREFILL, 10), ("decode", DECODE, 20)):
+        paths.append(written(tmp_path / "eager" / stage / "e-TP-0.trace.json", launched(text, line)))
+    graph = written(tmp_path / "g.trace.json", [*replayed(PREFILL, 1000), *replayed(DECODE, 3000)])
+    for mapping in ([str(tmp_path / "eager")], paths):
+        stages = read(run, graph, "--mapping", *mapping)["stages"]
+        for stage, line in (("prefill", 11), ("decode", 21)):
+            rows = {row["name"]: row["locations"][0]["location"] for row in stages[stage]["kernel_rows"]}
+            assert rows[NORM].endswith(f"linear.py:{line} apply")
+            assert stages[stage]["overlap_rows"][0]["python_scope"] == rows[NORM]
+            assert stages[stage]["unresolved_share"] == 0
+    found = read(run, graph, "--mapping", paths[1], "--against", graph, "--against-mapping", *paths)
+    assert found["stages"]["prefill"]["unresolved_share"] == 100
+    assert any("prefill: most kernels" in warning for warning in found["warnings"])
+    assert found["against"]["stages"]["prefill"]["unresolved_share"] == 0
+
+
+def test_source_lines_of_several_files_add_up(run: Run, tmp_path: Path) -> None:
+    """A kernel that one file places and another one does not is half unresolved, whichever comes first."""
+    paths = [
+        written(tmp_path / "e.trace.json", launched(DECODE, 10)),
+        written(tmp_path / "g.trace.json", decode(1, norm=20)),
+    ]
+    for order in (paths, paths[::-1]):
+        stage = read(run, *order)["stages"]["decode"]
+        places = next(row["locations"] for row in stage["kernel_rows"] if row["name"] == NORM)
+        assert [(place["matched"], pytest.approx(place["share"])) for place in places] == [("direct", 50), ("none", 50)]
+        assert stage["unresolved_share"] == pytest.approx(100 * 130 / 250)
+
+
+def test_what_two_captures_may_differ_by_makes_no_stage_slower(run: Run, tmp_path: Path) -> None:
+    """Half a percent is told as a number, without percents of it, and no stage is called slower."""
+    paths = [written(tmp_path / f"{n}.trace.json", decode(8, gemm=n)) for n in (101, 100)]
+    found = read(run, paths[0], "--against", paths[1], "--names", "a,b")["difference"]
+    stage = found["stages"]["decode"]
+    assert found["slower"] is None and stage["below_capture_noise"] and stage["extra_ms"] == pytest.approx(0.001)
+    assert "No stage of a is slower" in found["statement"] and "0.001 ms (0.6%) slower" in found["statement"]
+    assert {row["cumulated_percent"] for row in stage["rows"]} == {None}
+    assert "Cumulated %" not in run(paths[0], "--against", paths[1], "--names", "a,b")[1]
+
+
+def test_idle_time_is_told_with_its_place(run: Run, tmp_path: Path) -> None:
+    """Steps that wait for launches: inside and outside of steps, by the pairs of kernels, and the longest one."""
+    events = []
+    for at in (1000, 2000, 3000):
+        kernels = [kernel(name, at + 100 * i, 40) for i, name in enumerate((GEMM, NORM, GEMM, NORM))]
+        events += [mark(DECODE, at, 340), *kernels]
+    path = written(tmp_path / "a.trace.json", events)
+    found = read(run, path)
+    stage, device = found["stages"]["decode"], found["devices"][0]
+    assert stage["launch_bound"] and stage["launch_gaps"]["between"][0]["total_ms"] == pytest.approx(0.360)
+    assert device["idle_in_steps_ms"] == pytest.approx(0.540) and device["idle_outside_steps_ms"] == pytest.approx(
+        1.320
+    )
+    longest = found["bubbles"][0]
+    assert (longest["stage"], longest["after"], longest["before"]) == (None, NORM, GEMM)
+    assert longest["duration_ms"] == pytest.approx(0.660)
+    out = run(path)[1]
+    assert "launches set the pace" in out and "| in no step | 0.660 |" in out
+
+
+def test_copies_outside_of_steps_are_shown(run: Run, tmp_path: Path) -> None:
+    """A stage of copies alone is not empty, and says what it copied."""
+    copy = event("gpu_memcpy", "Memcpy HtoD (Pinned -> Device)", 500, 50, device=0, stream=7)
+    out = run(written(tmp_path / "a.trace.json", [copy, *decode(3)]))[1]
+    assert "outside: no kernels, 1 copies and fills, 0.05 ms" in out and "Nothing was recorded" not in out
+    assert "copies and fills: 1, 0.05 ms (Memcpy HtoD (Pinned -> Device) 0.05 ms)" in out
+
+
+def test_what_does_not_add_up_names_its_file(run: Run, tmp_path: Path) -> None:
+    """Two files of one stage and rank: counts of both, the rest of the larger one, and the reader is told."""
+    paths = [written(tmp_path / f"{n}.trace.json", decode(n)) for n in (3, 6)]
+    stage = read(run, *paths)["stages"]["decode"]
+    assert (stage["kernels"], stage["files"], stage["detail"]) == (27, 2, paths[1])
+    assert stage["kernel_rows"][0]["steps"] == 6 and stage["overlap_rows"][0]["count"] == 6
+    assert "are of 2 files; overlap, fusions and pauses only of 6.trace.json" in run(*paths)[1]
 
 
 @needs_data

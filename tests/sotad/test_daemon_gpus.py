@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -66,6 +67,9 @@ def test_a_launch_waits_for_idle_gpus_and_a_disturbed_sample_is_repeated(rig: Ri
     assert any("foreign process" in reason and "4242 training" in reason for reason in disturbed["reasons"])
     finished = rig.seen("benchmark.finished").payload
     assert (finished["launch"], finished["run"]) == (disturbed["launch"], disturbed["run"])
+    asked = [json.loads(path.read_text()) for path in rig.paths.runs.rglob("bench-chat-0*/spec.json.in")]
+    seeds = {spec["scenario"]["seed"] for spec in asked}
+    assert len(seeds) == len(asked) > 1, "the same prompts again would come from the server's prefix cache"
     rig.client.post("/v1/campaigns/small/cancel")
     rig.seen("campaign.closed")
     audit(rig)

@@ -60,12 +60,30 @@ def test_an_undisturbed_sample_counts() -> None:
     assert judged({"sm_clock_mhz": 1575}, {"memory_used_mib": 504, "throttled_us": later}) == []
 
 
+def test_our_own_server_may_take_more_memory() -> None:
+    """An H200's servers grew by 650 to 1130 MiB under their first load; that is no other process."""
+    before = replace(BUSY, memory_used_mib=122_509, processes=(Process(100, "server", 122_000),))
+    grown = replace(before, memory_used_mib=123_639, processes=(Process(100, "server", 123_130),))
+    assert disturbances(reading(before), (), reading(grown), OURS) == []
+    beside = replace(grown, memory_used_mib=124_639)
+    assert "memory of others" in disturbances(reading(before), (), reading(beside), OURS)[0]
+
+
+def test_memory_whose_owner_nobody_shows_may_grow_a_little() -> None:
+    """In a container the driver shows no process: then only growth that a server does not explain counts."""
+    unseen = replace(BUSY, memory_used_mib=122_509, memory_total_mib=143_771, processes=())
+    assert disturbances(reading(unseen), (), reading(replace(unseen, memory_used_mib=124_000)), OURS) == []
+    assert disturbances(reading(unseen), (), reading(replace(unseen, memory_used_mib=132_000)), OURS)
+    silent = replace(BUSY, processes=(Process(100, "server"),))
+    assert disturbances(reading(silent), (), reading(replace(silent, memory_used_mib=130_000)), OURS) == []
+
+
 @pytest.mark.parametrize(
     ("during", "after", "words"),
     [
         ({"processes": (Process(7, "train.py", 900),)}, {}, "foreign process during: pid 7 train.py, 900 MiB"),
         ({}, {"processes": (Process(7),)}, "foreign process after: pid 7"),
-        ({}, {"memory_used_mib": 505}, "memory is not back to its level: 4 MiB before, 505 MiB after"),
+        ({}, {"memory_used_mib": 505}, "memory of others is not back to its level: 4 MiB before, 505 MiB after"),
         ({}, {"throttled_us": {"hw_thermal_slowdown": 51_000}}, "held down (hw thermal slowdown) for 51 ms"),
         ({"throttles": ("sw_thermal_slowdown",)}, {}, "held down (sw thermal slowdown) in 1 of 4 readings"),
         ({"throttles": ("hw_power_brake_slowdown",)}, {}, "held down (hw power brake slowdown)"),

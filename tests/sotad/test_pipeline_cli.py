@@ -152,6 +152,13 @@ def test_a_trace_without_layers_is_a_result(tmp_path: Path, capsys: pytest.Captu
     assert found["layers"] == [] and len(HEAD) + len(TAIL) == 5
 
 
+def test_a_layer_of_a_trace_without_passes_is_refused(tmp_path: Path) -> None:
+    """Asking for a layer where there is no pass at all is said to be wrong."""
+    made = Made(passes([LAYER], 1, None).kernels[:1])
+    with pytest.raises(BadInput, match=r"no layer 3 .* it has no passes"):
+        run(written(tmp_path / "one.trace.json", made), "--layer", 3)
+
+
 def test_a_wrong_number_of_layers_is_unreliable(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What the caller says is held against the trace: a wrong number cuts nothing and shows both numbers."""
     found = report(capsys, mixed, "--num-layers", 7)

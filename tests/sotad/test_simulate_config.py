@@ -110,6 +110,9 @@ def test_the_class_defaults_that_were_taken_are_said() -> None:
             {"attention": "bf16", "experts": "mxfp4"},
         ),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]}, {"mlp": "nvfp4"}),
+        ({"quant_method": "modelopt", "quant_algo": "FP8"}, {"mlp": "fp8"}),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, {"mlp": "nf4"}),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, {"mlp": "int8"}),
         (
             {
                 "quant_method": "compressed-tensors",
@@ -127,6 +130,15 @@ def test_quantisation_of_the_config(quantised: dict[str, Any], expected: dict[st
     names = parse({**LLAMA, "quantization_config": quantised}).formats.names()
     assert expected.items() <= names.items()
     assert names["lm_head"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    "more", [{"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}, {"quant_method": "bitsandbytes"}]
+)
+def test_quantisation_that_does_not_tell_its_format(more: dict[str, Any]) -> None:
+    """A method whose bits are not known is refused, not taken for another."""
+    with pytest.raises(SimulateError, match="give --dtype"):
+        parse({**LLAMA, "quantization_config": more})
 
 
 def test_scales_count_as_bytes() -> None:

@@ -81,6 +81,16 @@ def test_front_ends_give_way_to_ranks(tmp_path: Path) -> None:
     assert found(tmp_path) == [("rank0.18.pt.trace.json.gz", 0, None)]
 
 
+def test_files_that_name_no_rank_are_apart_by_more_than_a_time(tmp_path: Path) -> None:
+    """Ranks that are told by their process only are all read, of each the newest file, and no front end of theirs."""
+    put(tmp_path, "host_11.1795295209214979772.pt.trace.json", age=30)
+    put(tmp_path, "host_11.1795295309214979772.pt.trace.json", age=10)
+    put(tmp_path, "host_12.1795295309214979999.pt.trace.json", age=10)
+    put(tmp_path, "host_9.async_llm.1795295309214979999.pt.trace.json")
+    names = [name for name, _, _ in found(tmp_path)]
+    assert names == ["host_11.1795295309214979772.pt.trace.json", "host_12.1795295309214979999.pt.trace.json"]
+
+
 def test_folders_named_for_stages_are_one_capture(tmp_path: Path) -> None:
     """The stages of the newest capture belong together; an older capture beside it is not mixed in."""
     put(tmp_path, "new/prefill/1795/x-TP-0.trace.json", age=5)

@@ -325,6 +325,13 @@ def test_unusable_events_are_counted_by_reason(tmp_path: Path) -> None:
     }
 
 
+def test_a_kernel_of_days_is_none(tmp_path: Path) -> None:
+    """Durations whose sums would not fit 64 bits are damage: left out and counted."""
+    trace = read(written(tmp_path, [kernel(), *[kernel(dur=1e15)] * 20, kernel(dur=3.6e9)]))
+    assert (trace.kernels.end - trace.kernels.begin).tolist() == [3_600_000_000_000, 2250]
+    assert trace.dropped == {"kernels: no usable dur": 20}
+
+
 def test_exporters_without_the_category_kernel(tmp_path: Path) -> None:
     """Events on a stream are kernels where a file names none so; beside real kernels they are not."""
     odd = [kernel(cat="gpu_op", name="a"), kernel(cat="", name="b", args={"stream": None, "cuda_stream": 3})]

@@ -36,6 +36,7 @@ class Effects:
     outcomes: Outcomes
     now_ns: int
     kv_dtypes: Mapping[str, str | None] | None
+    hit_rates: Mapping[str, float] | None
 
     def __init__(self, seed: int, noise: float, speeds: dict[tuple[str, str], float]) -> None:
         self.speed, self.noise, self.moved = speeds, noise, 0
@@ -128,6 +129,8 @@ class Effects:
         row["workload"] = {"request_rate": rate}
         if self.kv_dtypes:
             row["conditions"] = {"kv_cache_dtype": self.kv_dtypes[p["framework"]], "quantization": None}
+        if self.hit_rates:
+            row["cache"] = {"prefix_cache_hit_rate": self.hit_rates[p["framework"]]}
         if outcome == "broken_row":
             row["metrics"]["request_throughput"] = 0.0
         yield "benchmark.finished", {**which, "row": row, "raw": artifact("")}

@@ -53,12 +53,13 @@ class Simulation(Effects):
         world: World | None = None,
         events: list[Event] | None = None,
         kv_dtypes: Mapping[str, str | None] | None = None,
+        hit_rates: Mapping[str, float] | None = None,
         watch: Callable[[Simulation, Event], None] | None = None,
         before: Callable[[Simulation, str, JSON], None] | None = None,
     ) -> None:
         self.world, self.events = world or World(), events if events is not None else []
         super().__init__(seed, noise, {(framework, f"{framework}-0"): speed for framework, speed in speeds.items()})
-        self.kv_dtypes = kv_dtypes
+        self.kv_dtypes, self.hit_rates = kv_dtypes, hit_rates
         self.name, self.outcomes, self.now_ns = name, Outcomes(script or {}), START_NS
         self.refused: list[IllegalEvent] = []
         self._watch, self._before = watch, before

@@ -64,6 +64,18 @@ def test_what_servers_told_decides(
     assert told(compared, part, key, **{target: ours, rival: theirs})[condition] == verdict
 
 
+@pytest.mark.parametrize(("rival", "fair"), [(0.52, True), (0.9, False)])
+def test_what_servers_told_is_taken_from_the_recorded_rows(rival: float, fair: bool) -> None:
+    """Who was served from a warmer cache is not compared; close by is fair."""
+    rates = {"ours": 0.5, "rival": rival, "third": 0.5}
+    sim = Simulation(spec={**SPEC, "fairness": VERSION}, hit_rates=rates)
+    sim.run(until=lambda s: s.events[-1].type == "fairness.checked")
+    checked = sim.events[-1].payload
+    (item,) = (item for item in checked["items"] if item["condition"] == "prefix cache hit rate")
+    assert checked["passed"] == fair and item["match"] == fair
+    assert {name: list(value.values()) for name, value in item["values"].items()} == {"ours": [0.5], "rival": [rival]}
+
+
 def test_the_whole_list_refuses_too() -> None:
     """Sides served under other conditions: back to the search once, then a person is asked."""
     frameworks = deepcopy(SPEC["frameworks"])
