@@ -361,3 +361,13 @@ def test_real_eager_trace_names_the_lines_of_a_graph(run: Run) -> None:
     alone = read(run, str(folder / "graph/decode"))["stages"]["decode"]
     mapped = read(run, str(folder / "graph/decode"), "--mapping", str(folder / "eager/decode"))["stages"]["decode"]
     assert alone["unresolved_share"] > 90 and mapped["unresolved_share"] < 10
+
+
+def test_a_trace_with_nothing_to_count_beside_another_is_left_out(run: Run, tmp_path: Path) -> None:
+    """A front end that traces itself has no operators; it does not cost the engine's tables."""
+    engine = written(tmp_path / "engine.json", decode(3))
+    front = written(tmp_path / "front.json", [event("user_annotation", "request", 0, 10)])
+    found = read(run, engine, front)
+    assert found["kernels"] == 9 and any(
+        "left out" in warning and "front.json" in warning for warning in found["warnings"]
+    )
