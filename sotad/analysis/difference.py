@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from sotad.analysis.dialects import ORDER
-from sotad.analysis.noise import F64, LEVEL, Estimate, Stratum, estimate, holm, ordinary
-from sotad.analysis.pairing import IDLE, KERNELS, PROMPTS, Paired, Part, Refused, Side, Steps, pair
+from sotad.analysis.noise import F64, LEVEL, Estimate, Stratum, estimate, holm
+from sotad.analysis.pairing import IDLE, KERNELS, Paired, Part, Refused, Side, pair
 
 JSON = dict[str, Any]
 UNCOUNTED = ("outside", "all")  # no steps to compare by
@@ -133,7 +133,7 @@ def _rows(stage: str, paired: Paired, extra_ms: float, proven_ms: float, key: Ca
     """
     members: dict[str, list[int]] = defaultdict(list)
     for place, (ours, theirs) in enumerate(paired.parts):
-        members[key(_either(ours, theirs))].append(place)
+        members[key(either(ours, theirs))].append(place)
     found = estimate([_summed(stratum, list(members.values())) for stratum in paired.strata])
     corrected = holm(found.p)
     rows: list[JSON] = [
@@ -175,10 +175,10 @@ def _kernels(paired: Paired) -> list[JSON]:
 def _identity(ours: Part | None, theirs: Part | None) -> JSON:
     """Row ids as the tables of each side have them; None where the side has no such row."""
     ids = {"row_id": ours.row_id if ours else None, "leader_row_id": theirs.row_id if theirs else None}
-    return {**ids, "name": _either(ours, theirs).name, "category": _either(ours, theirs).category}
+    return {**ids, "name": either(ours, theirs).name, "category": either(ours, theirs).category}
 
 
-def _either(ours: Part | None, theirs: Part | None) -> Part:
+def either(ours: Part | None, theirs: Part | None) -> Part:
     found = ours or theirs
     assert found is not None
     return found
@@ -260,157 +260,3 @@ def _largest(stage: JSON) -> Iterator[str]:
 
 def _told(row: JSON) -> str:
     return f"{row['row_id']} {row['extra_ms']:+.3f} ms{' (within noise)' if row['within_noise'] else ''}"
-
-
-# --- for a campaign -----------------------------------------------------------------------------------------------
-
-CITED_ROWS = 6
-MIN_SHARE = 1.0  # percent of the stage; smaller rows prove nothing
-DIGITS = 4
-STEP = "step"
-EXPLAINS = 0.05  # of the stage's difference a group must be, for its rows to be cited
-DISTINCT = 1.1  # stages whose slowdowns are closer than this factor are slowed alike
-
-
-def explain(target: Side, leader: Side, request: Mapping[str, float] | None = None) -> JSON:
-    """The slow stage, its rows by extra milliseconds, and the rows that a root cause may cite.
-
-    Both captures are of one workload, so times are compared per token of their stage over all steps: a side that
-    batches worse pays for it here. Times are ms within the target's capture; the leader's are scaled to the same
-    number of tokens, and for one capture on the CPU by `common_factor`, the slowdown that all stages share. ``share``
-    is percent of the stage's time in the target. A stage that one side lacks, or whose steps tell no tokens, is left
-    out.
-
-    Stages that were captured apart do not show how much of each a workload has: with ``request``, the tokens of one
-    request by stage, all times are ms of such a request (``per_request`` is true then).
-
-    Of kernels, only steps of ordinary length count, and only rows of a group (see `difference`) that takes longer in
-    the target are cited: a kernel that stands for a slower one of the leader explains nothing.
-
-    Raises:
-        Refused: no stage is left.
-    """
-    target, leader = _ordinary(target), _ordinary(leader)
-    both = [name for name in target.stages if name in leader.stages]
-    names = [name for name in both if _counted(target, name) and _counted(leader, name)]
-    if not names:
-        raise Refused("no stage has steps with known tokens in both captures: there is nothing to compare by")
-    pairs = [(name, target.stages[name], leader.stages[name]) for name in names]
-    kernels = target.kind == KERNELS
-    ratios = [_per_token(ours) / _per_token(theirs) for _, ours, theirs in pairs if theirs.times.any()]
-    factor = 1.0 if kernels or request else _common_factor(ratios)
-    units = {name: (request or {}).get(name, ours.tokens.sum()) / float(ours.tokens.sum()) for name, ours, _ in pairs}
-    rows = [row for each in pairs for row in _campaign_rows(*each, factor, units[each[0]], by_category=kernels)]
-    rows.sort(key=lambda row: (-row["extra_ms"], row["row_id"]))
-    extra = {row["stage"]: row["extra_ms"] for row in rows if row["name"] == "step"}
-    slow = max(extra, key=lambda name: (extra[name], name))
-    own = [row for row in rows if row["stage"] == slow]
-    longer = _longer(own, target.kind, EXPLAINS * max(extra[slow], 0.0))
-    cited = [row for row in own if row["share"] >= MIN_SHARE and row["extra_ms"] > 0 and row["row_id"] in longer]
-    cited.sort(key=lambda row: (-longer[row["row_id"]], -row["extra_ms"], row["row_id"]))
-    return {
-        "stage": slow,
-        "common_factor": round(factor, DIGITS),
-        "per_request": bool(request),
-        "extra_ms": extra,
-        "stages": {"target": _plain(target), "leader": _plain(leader)},
-        "rows": [row for row in rows if row["share"] >= MIN_SHARE],
-        "cited": [row["row_id"] for row in cited[:CITED_ROWS]],
-    }
-
-
-def _ordinary(side: Side) -> Side:
-    """Of a capture with kernels only whole steps, none of odd length; on the CPU lengths vary, and all steps count."""
-    if side.kind != KERNELS:
-        return side
-    stages = {name: steps.take(steps.closed) if steps.closed.any() else steps for name, steps in side.stages.items()}
-    for name, steps in stages.items():
-        units = np.maximum(steps.tokens, 1) if name in PROMPTS else 1
-        stages[name] = steps.take(ordinary(steps.times.sum(axis=1) / units))
-    return Side(side.name, side.kind, stages)
-
-
-def _longer(rows: Sequence[JSON], kind: str, least_ms: float) -> dict[str, float]:
-    """Rows whose group takes longer in the target, by more than ``least_ms``, with the milliseconds of the group.
-
-    A row of operators, and that of whole steps, is a group by itself.
-    """
-    groups: dict[str, list[JSON]] = defaultdict(list)
-    for row in rows:
-        whole = kind != KERNELS or row["name"] == STEP
-        category = row["annotation"] if row["annotation"] in LARGE else SMALL
-        groups[row["row_id"] if whole else category].append(row)
-    sums = {name: sum(row["extra_ms"] for row in members) for name, members in groups.items()}
-    return {row["row_id"]: sums[name] for name, rows in groups.items() if sums[name] > least_ms for row in rows}
-
-
-def _counted(side: Side, name: str) -> bool:
-    return name not in UNCOUNTED and len(side.stages[name]) > 0 and bool(side.stages[name].tokens.sum())
-
-
-def _per_token(steps: Steps) -> float:
-    return float(steps.times.sum() / steps.tokens.sum())
-
-
-def _common_factor(ratios: Sequence[float]) -> float:
-    """By how much every stage of the target is slower, which says nothing about any one stage.
-
-    The two captures are taken one after the other, and a host that is busier during one of them slows all of its
-    stages alike. When the stages hardly differ in this, the slowdown itself is what has to be explained: then 1.
-    """
-    if len(ratios) < 2 or max(ratios) < DISTINCT * min(ratios):
-        return 1.0
-    return min(ratios)
-
-
-def _campaign_rows(
-    stage: str, target: Steps, leader: Steps, factor: float, unit: float, by_category: bool
-) -> Iterator[JSON]:
-    """A row for every part of either side, and one for whole steps; kernels have their category as annotation.
-
-    Times are multiplied by ``unit``, the leader's by ``factor`` and to the target's tokens too.
-    """
-    scale = unit * factor * float(target.tokens.sum() / leader.tokens.sum())
-    ours, theirs = _totals(stage, target), _totals(stage, leader)
-    whole_ms = float(target.times.sum())
-    for identity in ours | theirs:
-        part, time_ms, count = ours.get(identity, (None, 0.0, 0))
-        leader_part, leader_time_ms, leader_count = theirs.get(identity, (None, 0.0, 0))
-        named = _either(part, leader_part)
-        yield {
-            "row_id": identity,
-            "stage": stage,
-            "name": named.name,
-            "time_ms": round(unit * time_ms, DIGITS),
-            "leader_time_ms": round(scale * leader_time_ms, DIGITS),
-            "extra_ms": round(unit * time_ms - scale * leader_time_ms, DIGITS),
-            "share": round(100 * time_ms / whole_ms, 3) if whole_ms else 0.0,
-            "count": count,
-            "leader_count": leader_count,
-            "annotation": (named.category if by_category else named.annotation) or "",
-            "mean_batch_size": round(float(target.sequences.mean()), DIGITS) if named.name == STEP else 0.0,
-            "leader_mean_batch_size": round(float(leader.sequences.mean()), DIGITS) if named.name == STEP else 0.0,
-        }
-
-
-def _totals(stage: str, steps: Steps) -> dict[str, tuple[Part, float, int]]:
-    """Part, ms and count in the whole capture by row id; `STAGE/step` is the steps themselves."""
-    times, counts = steps.times.sum(axis=0), steps.counts.sum(axis=0)
-    found = {part.row_id: (part, float(times[i]), int(counts[i])) for i, part in enumerate(steps.parts)}
-    whole = Part(f"{stage}/{STEP}", STEP, STEP)
-    return {**found, whole.row_id: (whole, float(times.sum()), len(steps))}
-
-
-def _plain(side: Side) -> JSON:
-    """Each stage's steps: count, mean batch size, tokens and total ms."""
-    return {
-        stage: {
-            "row_id": f"{stage}/{STEP}",
-            "stage": stage,
-            "count": len(steps),
-            "mean_batch_size": round(float(steps.sequences.mean()), DIGITS) if len(steps) else 0.0,
-            "tokens": int(steps.tokens.sum()),
-            "total_ms": round(float(steps.times.sum()), DIGITS),
-        }
-        for stage, steps in side.stages.items()
-    }

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sotad.analysis.difference import difference, explain
+from sotad.analysis.cause import explain
+from sotad.analysis.difference import difference
 from sotad.analysis.pairing import KERNELS, Refused, Side, Steps
 from sotad.analysis.triage import Analysis, Request, analyse
 from sotad.trace.errors import TraceError
@@ -23,7 +24,7 @@ JSON = dict[str, Any]
 
 
 def explained(asked: JSON) -> JSON:
-    """What `sotad.analysis.difference.explain` finds, with the tables, the layers and the limit beside it.
+    """What `sotad.analysis.cause.explain` finds, with the tables, the layers and the limit beside it.
 
     Raises:
         TraceError: a trace cannot be used.

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sotad.analysis.cause import explain
 from sotad.analysis.cycles import kernel_side
-from sotad.analysis.difference import difference, explain
+from sotad.analysis.difference import difference
 from sotad.analysis.overlap import sweep
 from sotad.analysis.pairing import BETWEEN, IDLE, INSIDE, KERNELS, PLAIN, Part, Side, Steps, pair
 from sotad.analysis.stages import find_stages
