@@ -35,7 +35,6 @@ async def profile(ctx: Context) -> str:
     """
     p = ctx.params
     traces = await _noted(ctx) or await _profile(ctx)
-    await ctx.stop("server")
     known = {key: p[key] for key in ("side", "framework", "commit")}
     captured = {**known, "round": ctx.c.round, "trace": _plain(traces[0]), "traces": traces}
     await ctx.once("profile.captured", captured, "captured")

@@ -11,10 +11,10 @@ import numpy as np
 from sotad.analysis.difference import LARGE, SMALL, UNCOUNTED, either
 from sotad.analysis.noise import ordinary
 from sotad.analysis.pairing import KERNELS, PROMPTS, Part, Refused, Side, Steps
+from statemachine.evidence import MIN_ROW_SHARE
 
 JSON = dict[str, Any]
 CITED_ROWS = 6
-MIN_SHARE = 1.0  # percent of the stage; smaller rows prove nothing
 DIGITS = 4
 STEP = "step"
 EXPLAINS = 0.05  # of the stage's difference a group must be, for its rows to be cited
@@ -55,7 +55,7 @@ def explain(target: Side, leader: Side, request: Mapping[str, float] | None = No
     slow = max(extra, key=lambda name: (extra[name], name))
     own = [row for row in rows if row["stage"] == slow]
     longer = _longer(own, target.kind, EXPLAINS * max(extra[slow], 0.0))
-    cited = [row for row in own if row["share"] >= MIN_SHARE and row["extra_ms"] > 0 and row["row_id"] in longer]
+    cited = [row for row in own if row["share"] >= MIN_ROW_SHARE and row["extra_ms"] > 0 and row["row_id"] in longer]
     cited.sort(key=lambda row: (-longer[row["row_id"]], -row["extra_ms"], row["row_id"]))
     return {
         "stage": slow,
@@ -63,7 +63,7 @@ def explain(target: Side, leader: Side, request: Mapping[str, float] | None = No
         "per_request": bool(request),
         "extra_ms": extra,
         "stages": {"target": _plain(target), "leader": _plain(leader)},
-        "rows": [row for row in rows if row["share"] >= MIN_SHARE],
+        "rows": [row for row in rows if row["share"] >= MIN_ROW_SHARE],
         "cited": [row["row_id"] for row in cited[:CITED_ROWS]],
     }
 

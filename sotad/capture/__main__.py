@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from sotad.benchmark.tokens import TokenizerError
 from sotad.benchmark.workload import WorkloadError
-from sotad.capture.check import problems
+from sotad.capture.check import judge
 from sotad.capture.plan import CaptureSpec
 from sotad.capture.session import CaptureFailed, capture
 
@@ -27,8 +27,7 @@ def main(argv: list[str]) -> int:
     try:
         spec = CaptureSpec.model_validate_json(Path(argv[0]).read_bytes())
         found = asyncio.run(capture(spec))
-        for stage, done in zip(spec.stages, found["stages"], strict=True):
-            done["problems"] = problems([Path(file) for file in done["files"]], stage, spec.expected)
+        judge(found, spec)
     except (ValidationError, WorkloadError, TokenizerError, OSError) as error:
         print(f"{argv[0]}: {error}", file=sys.stderr)
         return 2

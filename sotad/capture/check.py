@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sotad.analysis.stages import Stages, find_stages
-from sotad.capture.plan import Expected, Stage
+from sotad.capture.plan import CaptureSpec, Expected, Stage
 from sotad.trace.columns import Trace
 from sotad.trace.errors import TraceError
 from sotad.trace.reader import read
 
 GRAPH_LAUNCH = re.compile(r"(cuda|hip|cu)GraphLaunch")
+
+
+def judge(found: dict[str, Any], spec: CaptureSpec) -> None:
+    """Note with each captured stage the ``problems`` for which its traces must not be used."""
+    for stage, done in zip(spec.stages, found["stages"], strict=True):
+        done["problems"] = problems([Path(file) for file in done["files"]], stage, spec.expected)
 
 
 def problems(files: Sequence[Path], stage: Stage, expected: Expected) -> list[str]:

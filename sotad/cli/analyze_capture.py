@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
 def _capture(args: argparse.Namespace) -> int:
     import asyncio
 
-    from sotad.capture.check import problems
+    from sotad.capture.check import judge
     from sotad.capture.session import CaptureFailed, capture
 
     spec = _spec(args)
@@ -65,8 +65,7 @@ def _capture(args: argparse.Namespace) -> int:
     except CaptureFailed as failed:
         say(str(failed))
         return 1
-    for stage, done in zip(spec.stages, found["stages"], strict=True):
-        done["problems"] = problems([Path(file) for file in done["files"]], stage, spec.expected)
+    judge(found, spec)
     if args.json:
         emit_json(found)
     else:
