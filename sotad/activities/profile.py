@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 
+from ledger.reader import Reader
 from sotad.activities.context import ActivityFailed, Context
 from sotad.activities.server import Server, ServerFailed, render_launch, require, target_help
 from sotad.activities.traffic import load_spec, shape_of
@@ -75,7 +77,7 @@ async def _keep(ctx: Context, stage: str, file: Path, number: int) -> JSON:
 
 async def _files(ctx: Context) -> list[tuple[str, Path]]:
     """Stage and path of every trace: one server for all stages, or one each where the engine needs that."""
-    shape, model = shape_of(ctx.spec, ctx.params["scenario"]), ctx.spec["model"]
+    shape, model = await asyncio.to_thread(_shape, ctx, ctx.params["scenario"]), ctx.spec["model"]
     stages = stages_of(shape, model.get("max_context"))
     driver = FRAMEWORKS[ctx.spec["frameworks"][ctx.params["framework"]]["kind"]]
     if driver.traces_whole_pass:
@@ -83,6 +85,23 @@ async def _files(ctx: Context) -> list[tuple[str, Path]]:
     if driver.counts_own_steps:
         return [file for stage in stages for file in await _traced(ctx, [stage], f"server-{stage.stage}")]
     return await _traced(ctx, stages, "server")
+
+
+def _shape(ctx: Context, name: str) -> JSON:
+    """The scenario with its requests' lengths in tokens; a dataset's are the medians of the target's last row."""
+    shape = shape_of(ctx.spec, name)
+    if shape["input_len"] and shape["output_len"]:
+        return shape
+    rows = [row for launch in ctx.c.launches.values() if launch.framework == ctx.c.target for row in launch.rows]
+    seq = max(row["seq"] for row in rows if row["scenario"] == name and row["status"] == "ok")
+    with Reader(ctx.state_dir / "ledger.db") as reader:
+        event = reader.event(seq)
+    assert event is not None, "the state was folded from it"
+    measured = event.payload["row"]["workload"]
+    lengths = {key: shape[key] or measured[f"{key}_p50"] for key in ("input_len", "output_len")}
+    if missing := [key for key, length in lengths.items() if not length]:
+        raise ActivityFailed(f"scenario {name}: the server does not say the {', '.join(missing)} of its requests")
+    return {**shape, **{key: round(length) for key, length in lengths.items()}}
 
 
 async def _traced(ctx: Context, stages: list[Stage], name: str) -> list[tuple[str, Path]]:
@@ -197,7 +216,7 @@ async def _pass(ctx: Context, server: Server, name: str, seed: int) -> None:
 async def explain(ctx: Context) -> str:
     """Tables of both sides' traces, the layer report, and the root cause with the rows that it rests on."""
     c = ctx.c
-    inputs = _inputs(ctx)
+    inputs = await asyncio.to_thread(_inputs, ctx)
     argv = ("-m", "sotad.analysis.explain", "asked.json", "found.json")
     folder = ctx.host.path(ctx.run_id("tables"))
     status = await ctx.run("tables", ctx.python(*argv, timeout_s=900, cwd=folder), inputs)
@@ -231,8 +250,8 @@ def _inputs(ctx: Context) -> dict[str, bytes]:
             files.setdefault(stage, []).append(name)
         stages |= files.keys()
         asked[side] = {"files": files}
-    shape = shape_of(ctx.spec, evidence.slow_scenario(ctx.c))
-    if "" not in stages and shape["input_len"]:  # stages were captured apart: weigh them by what a request needs
+    if "" not in stages:  # stages were captured apart: weigh them by what a request needs
+        shape = _shape(ctx, evidence.slow_scenario(ctx.c))
         asked["request"] = {"prefill": shape["input_len"], "decode": shape["output_len"]}
         asked["context"] = shape["input_len"] + CONTEXT
     config = Path(ctx.spec["model"]["id"]) / "config.json"

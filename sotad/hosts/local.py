@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sotad import shim
+from sotad.hosts import gpus
 from sotad.hosts.base import HostError, RunSpec, RunStatus, allowed_environment, check_run_id, secret_values
 
 _START_TIMEOUT_S = 60.0
 _POLL_S = (0.005, 0.2)  # the first and the longest pause between two looks
+_GPU_IDENTITY = ("index", "uuid", "name", "memory_total_mib")
 _DEFAULT_LIMIT = 2**20
 _RESERVED = {"spec.json", "pid.json", "exit.json", "lock", "stop", "stdout.log", "stderr.log", "shim.log"}
 
@@ -38,7 +40,7 @@ class LocalHost:
         return str(self._directory(run_id))
 
     async def probe(self) -> dict[str, Any]:
-        """What the machine is; `gpus` is empty: no accelerator is looked for here."""
+        """What the machine is, its GPUs by what stays the same while they work."""
         return await asyncio.to_thread(_probe)
 
     async def put(self, run_id: str, name: str, data: bytes) -> None:
@@ -216,7 +218,7 @@ def _probe() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "boot_id": shim.boot_id(),
-        "gpus": [],
+        "gpus": [{key: getattr(gpu, key) for key in _GPU_IDENTITY} for gpu in gpus.look().gpus],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -56,6 +57,23 @@ def test_prefill_and_decode_are_captured_apart_and_explained(rig: Rig) -> None:
     rig.client.post("/v1/campaigns/small/cancel")
     rig.seen("campaign.closed")
     audit(rig)
+
+
+@pytest.mark.slow
+def test_a_dataset_is_captured_at_the_lengths_that_were_measured(rig: Rig) -> None:
+    """Its scenario names no lengths: prompts of one token would be another workload."""
+    as_sglang(rig)
+    rows = [{"prompt": [300 + n] * (9 + n % 3), "output_len": 8} for n in range(30)]
+    dataset = rig.home / "rows.jsonl"
+    dataset.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shape = {"name": "chat", "num_prompts": 5, "max_concurrency": 2}
+    rig.start()
+    rig.submit(**SGLANG, workload__kind="jsonl", workload__dataset=str(dataset), workload__scenarios=[shape])
+    captured_ = rig.seen("profile.captured")
+    spec = next(rig.paths.runs.rglob("capture-*/spec.json.in"))
+    stages = json.loads(spec.read_text())["stages"]
+    assert {stage["input_len"] for stage in stages} <= {9, 10, 11} and stages[1]["output_len"] >= 8, captured_
+    assert rig.seen("rootcause.written").payload["statement"]
 
 
 @pytest.mark.slow

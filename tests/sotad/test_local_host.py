@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sotad import shim
-from sotad.hosts import Host, HostError, LocalHost, RunSpec, allowed_environment, free_port
+from sotad.hosts import Host, HostError, LocalHost, RunSpec, allowed_environment, free_port, gpus
 from sotad.hosts.base import check_run_id
+from sotad.hosts.gpus_reading import Gpu, Reading
 
 STARTER = """
 import asyncio, os, signal, sys
@@ -64,8 +65,16 @@ def host(tmp_path: Path) -> LocalHost:
 async def test_it_is_a_host(host: Host) -> None:
     """The local host knows what machine it is."""
     facts = await host.probe()
-    assert facts["cores"] >= 1 and facts["memory_bytes"] > 2**20 and facts["gpus"] == []
+    assert facts["cores"] >= 1 and facts["memory_bytes"] > 2**20
     assert facts["boot_id"] == shim.boot_id()
+
+
+async def test_gpus_are_known_by_what_does_not_change(host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resume compares them: load and temperature must not look like another machine."""
+    seen = iter(Gpu(index=0, uuid="GPU-1", name="H", memory_total_mib=9, utilization_pct=busy) for busy in (0, 97))
+    monkeypatch.setattr(gpus, "look", lambda: Reading(time_ns=0, source="nvml", gpus=(next(seen),)))
+    before, after = [(await host.probe())["gpus"] for _ in range(2)]
+    assert before == after == [{"index": 0, "uuid": "GPU-1", "name": "H", "memory_total_mib": 9}]
 
 
 async def test_run_from_absent_to_exited(host: LocalHost) -> None:
