@@ -77,11 +77,11 @@ async def _keep(ctx: Context, stage: str, file: Path, number: int) -> JSON:
 
 async def _files(ctx: Context) -> list[tuple[str, Path]]:
     """Stage and path of every trace: one server for all stages, or one each where the engine needs that."""
-    shape, model = await asyncio.to_thread(_shape, ctx, ctx.params["scenario"]), ctx.spec["model"]
-    stages = stages_of(shape, model.get("max_context"))
     driver = FRAMEWORKS[ctx.spec["frameworks"][ctx.params["framework"]]["kind"]]
     if driver.traces_whole_pass:
         return await _traced(ctx, [], "server")
+    shape = await asyncio.to_thread(_shape, ctx, ctx.params["scenario"])
+    stages = stages_of(shape, ctx.spec["model"].get("max_context"))
     if driver.counts_own_steps:
         return [file for stage in stages for file in await _traced(ctx, [stage], f"server-{stage.stage}")]
     return await _traced(ctx, stages, "server")

@@ -74,7 +74,7 @@ def stages_of(shape: Mapping[str, Any], max_context: int | None) -> list[Stage]:
 
     ``max_context`` bounds prompt and output together; without it the scenario's own output length does.
     """
-    length, output = int(shape["input_len"] or 1), int(shape["output_len"] or 1)
+    length, output = int(shape["input_len"]), int(shape["output_len"])
     room = max_context - length if max_context else output
     streams = min(int(shape.get("max_concurrency") or shape["num_prompts"]), int(shape["num_prompts"]), MOST_STREAMS)
     return [
