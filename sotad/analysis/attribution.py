@@ -1,7 +1,8 @@
 """Where in the source each kernel comes from: the operator and the Python line that were active when it was launched.
 
-A kernel is tied to its launch by correlation and to its operator by External id. The Python frames that were open on
-the launching thread at that moment are its stack; the one that says most (`sotad.analysis.frames`) is its location.
+A kernel is tied to its launch by correlation or a flow and to its operator by External id. The Python frames that were
+open on the launching thread at that moment are its stack; the one that says most (`sotad.analysis.frames`) is its
+location.
 What ids and times do not prove stays `unresolved`.
 """
 
@@ -14,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sotad.analysis.frames import read_frame
-from sotad.analysis.joins import by_id, launches_of
+from sotad.analysis.graphs import replaying
+from sotad.analysis.joins import by_id, distinct, launches_of
 from sotad.analysis.nesting import Nesting
 from sotad.trace.columns import I32, I64, Trace, Work
 
 UNRESOLVED = "unresolved"
 STACK = 4  # frames of a stack that are shown, innermost last
-_REPLAY = "graphlaunch"
 
 
 class Site(NamedTuple):
@@ -73,7 +74,7 @@ def attribute(trace: Trace) -> Attribution:
     asked = [_moments(work, trace, ops) for work in (trace.kernels, trace.copies)]
     op = np.concatenate([each.op for each in asked])
     launch = _name(trace.launches.name, np.concatenate([each.launch for each in asked]))
-    replays = np.array([_REPLAY in name.lower() for name in trace.names] + [False])[launch]
+    replays = np.append(replaying(trace), False)[launch]
     text = np.where((op >= 0) & ~replays, _name(trace.ops.name, op), launch)
     time, thread = (np.concatenate([getattr(each, name) for each in asked]) for name in ("time", "thread"))
     stack = stacks.at(time, thread)
@@ -118,35 +119,13 @@ class _Stacks:
         return self._shown[:, self._nesting.innermost(time, thread)]
 
 
-def distinct(columns: I64) -> tuple[I64, I64]:
-    """Of the columns of a table of names (-1 and up), the first of each kind, in order, and the kind of each."""
-    key = np.zeros(columns.shape[1], np.int64)
-    for row in columns:
-        key = _dense(key * (int(row.max()) + 2) + row + 1)
-    _, first = np.unique(key, return_index=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return np.sort(first), rank[key]
-
-
-def _dense(values: I64) -> I64:
-    """The same distinctions in small numbers; by a table where that is smaller than sorting."""
-    limit = int(values.max()) + 1
-    if limit > 4 * len(values) + 1_000_000:
-        return np.unique(values, return_inverse=True)[1].reshape(-1)
-    present = np.zeros(limit, bool)
-    present[values] = True
-    numbers: I64 = np.cumsum(present) - 1
-    return numbers[values]
-
-
 def _name(names: I32 | I64, rows: I64) -> I64:
     return np.where(rows >= 0, names[rows] if len(names) else -1, -1).astype(np.int64)
 
 
 def _moments(work: Work, trace: Trace, ops: Nesting) -> _Moments:
     """By its launch, which also says the operator around it; without one, by the operator with its External id."""
-    launch = launches_of(work, trace.launches)
+    launch = launches_of(work, trace)
     launched = launch >= 0
     time = np.where(launched, _name(trace.launches.begin, launch), -1)
     thread = np.where(launched, _name(trace.launches.thread, launch), -1)

@@ -6,13 +6,16 @@ only if all best alignments agree on it. What stands between two such kernels ha
 tiles of a GEMM, a compiled kernel for a hand-written one): it is aligned once more by family, the name without its
 numbers and template arguments; then paired by category, when the numbers of kernels leave no choice. What no
 alignment tells is looked up by name, if the same stage of the mapping trace launches it from one place only.
+
+Where the trace names the nodes of its graphs, what was found for one replay of a node holds for all of them; a node
+whose replays were matched to different places is of unknown source.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,8 +25,10 @@ from numpy.typing import NDArray
 from sotad.analysis.attribution import Attribution, Site
 from sotad.analysis.canonical import canonical
 from sotad.analysis.categories import OTHER, categorize
+from sotad.analysis.graphs import nodes_of
+from sotad.analysis.joins import only
 from sotad.analysis.stages import ALL, Stages
-from sotad.trace.columns import I32, I64, Trace
+from sotad.trace.columns import I32, I64, Trace, Work
 
 Flags = NDArray[np.bool_]
 
@@ -44,11 +49,13 @@ class Analysed(NamedTuple):
 
 @dataclass(slots=True)
 class Mapped:
-    """``kernel_site`` indexes ``sites``; ``matched`` says by which of `MATCHED` each kernel got its site."""
+    """``kernel_site`` indexes ``sites``; ``matched`` says by which of `MATCHED` each kernel got its site; ``disputed``
+    counts the kernels that lost theirs because replays of their node disagree."""
 
     sites: list[Site]
     kernel_site: I32
     matched: I32
+    disputed: int = 0
 
 
 class Kernels(NamedTuple):
@@ -98,6 +105,11 @@ def _base(name: str) -> str:
 
 def map_through(formal: Analysed, mapping: Analysed) -> Mapped:
     """The sites of the formal trace's kernels: their own where they have one, else by the mapping trace."""
+    return agreed(formal.trace.kernels, map_each(formal, mapping), formal.attribution.kernel_site)
+
+
+def map_each(formal: Analysed, mapping: Analysed) -> Mapped:
+    """The same, each kernel for itself, whatever was found for other replays of its node."""
     own = formal.attribution
     matched = np.where(own.located()[own.kernel_site], DIRECT, NONE).astype(np.int32)
     if not len(formal.trace.kernels) or not len(mapping.trace.kernels) or (matched == DIRECT).all():
@@ -117,16 +129,36 @@ def map_through(formal: Analysed, mapping: Analysed) -> Mapped:
     return Mapped([*own.sites, *mapping.attribution.sites], site.astype(np.int32), matched)
 
 
+def agreed(work: Work, found: Mapped, own: I32) -> Mapped:
+    """What all replays of a node agree on, for every kernel of it; where they do not, its `own` site."""
+    node = nodes_of(work)
+    rows = np.flatnonzero((node >= 0) & (found.matched != DIRECT))
+    told = rows[found.matched[rows] != NONE]
+    if not len(told):
+        return found
+    told = told[np.argsort(found.matched[told], kind="stable")]  # the surest first
+    nodes, first = np.unique(node[told], return_index=True)
+    speaker = np.full(int(node.max()) + 1, -1, np.int64)
+    speaker[nodes] = told[first]
+    settled = only(node[told], _numbered(found.sites)[found.kernel_site[told]], len(speaker)) >= 0
+    site, matched = found.kernel_site.copy(), found.matched.copy()
+    spoken = rows[speaker[node[rows]] >= 0]
+    one, disputed = spoken[settled[node[spoken]]], spoken[~settled[node[spoken]]]
+    by = speaker[node[one]]
+    site[one], matched[one] = found.kernel_site[by], found.matched[by]
+    site[disputed], matched[disputed] = own[disputed], NONE
+    return Mapped(found.sites, site, matched, len(disputed))
+
+
 def _places(attribution: Attribution) -> I64:
-    """Per site the number of its location and operator, whatever called it; -1 where it has no location."""
+    """Per site the number of its place; -1 where it has no location."""
+    return np.where(attribution.located(), _numbered(attribution.sites), -1)
+
+
+def _numbered(sites: Sequence[Site]) -> I64:
+    """Per site the number of its location and operator, whatever called it."""
     numbers: dict[tuple[str, str], int] = {}
-    return np.array(
-        [
-            numbers.setdefault((site.location, site.op), len(numbers)) if located else -1
-            for site, located in zip(attribution.sites, attribution.located(), strict=True)
-        ],
-        np.int64,
-    )
+    return np.array([numbers.setdefault((site.location, site.op), len(numbers)) for site in sites], np.int64)
 
 
 def _by_position(

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from sotad.analysis.attribution import Attribution, attribute
-from sotad.analysis.mapping import DIRECT, NONE, Analysed, Mapped, map_through
+from sotad.analysis.mapping import DIRECT, NONE, Analysed, Mapped, agreed, map_each
 from sotad.analysis.stages import Stages, find_stages
-from sotad.trace.columns import Spans, Trace
+from sotad.trace.columns import Trace, emptied, no_flows
 from sotad.trace.files import TraceFile, find
 from sotad.trace.reader import read
-
-Table = TypeVar("Table", bound=Spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +39,9 @@ def _reference(file: TraceFile) -> Reference:
     trace = read(file.path)
     stages, sources = find_stages(trace, file.stage), attribute(trace)
     # the host's events are most of a trace with stacks, and were read already
-    trace = replace(trace, ops=_none(trace.ops), launches=_none(trace.launches), frames=_none(trace.frames))
+    ops, launches, frames = emptied(trace.ops), emptied(trace.launches), emptied(trace.frames)
+    trace = replace(trace, ops=ops, launches=launches, frames=frames, flows=no_flows())
     return Reference(file.stage, Analysed(trace, stages, sources))
-
-
-def _none(table: Table) -> Table:
-    return type(table)(**{field.name: getattr(table, field.name)[:0].copy() for field in fields(table)})
 
 
 def mapped(trace: Trace, stages: Stages, own: Attribution, using: Sequence[Reference]) -> Mapped:
@@ -61,7 +55,7 @@ def mapped(trace: Trace, stages: Stages, own: Attribution, using: Sequence[Refer
             if not len(left):
                 break
             if place not in known:
-                said = map_through(Analysed(trace, stages, own), using[place].analysed)
+                said = map_each(Analysed(trace, stages, own), using[place].analysed)
                 known[place] = said, len(found.sites)
                 found.sites += said.sites[len(own.sites) :]
             said, first = known[place]
@@ -69,7 +63,7 @@ def mapped(trace: Trace, stages: Stages, own: Attribution, using: Sequence[Refer
             found.kernel_site[hit] = said.kernel_site[hit] + first - len(own.sites)
             found.matched[hit] = said.matched[hit]
             left = left[said.matched[left] == NONE]
-    return found
+    return agreed(trace.kernels, found, own.kernel_site)
 
 
 def _turns(using: Sequence[Reference], stage: str) -> list[int]:

@@ -74,7 +74,8 @@ class Report:
                 yield Text(sentence, strong=True)
         for side in (self.target, self.leader):
             if side is not None:
-                yield Items([f"{side.tables['name']}: {line}" for line in _lines(side.tables)])
+                lines = [*_lines(side.tables), *_ties(side.tables)]
+                yield Items([f"{side.tables['name']}: {line}" for line in lines])
                 if self.leader is None:
                     yield from time_chart(side.tables["stages"])
                 yield Items([f"Note: {warning}." for warning in side.tables["warnings"]], empty="")
@@ -106,6 +107,16 @@ def _lines(tables: JSON) -> Iterator[str]:
             yield f"{name}: no kernels, {stage['copies']} copies and fills, {stage['copy_ms']:.2f} ms{pace}."
         elif stage["categories"]:
             yield f"{name}: {sum(each['time_ms'] for each in stage['categories']):.2f} ms on the CPU{pace}: {top}."
+
+
+def _ties(tables: JSON) -> Iterator[str]:
+    """What replayed kernels and what flows tie to their launches, in one line."""
+    graphs, flows = tables["cuda_graphs"], tables["flows"]
+    if not any(graphs.values()) and not flows["events"]:
+        return
+    nodes = f" of {graphs['nodes']} nodes" if graphs["nodes"] else ""
+    found = f"{graphs['launches']} launches of CUDA graphs, {graphs['kernels']} kernels{nodes} from them"
+    yield f"{found}; {flows['events']} flow events tie {flows['all']} kernels and copies to launches."
 
 
 def _range(spread: JSON) -> str:

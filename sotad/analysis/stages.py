@@ -195,7 +195,7 @@ def _assign(work: Work, trace: Trace, passes: _Passes) -> tuple[I64, I32]:
 def _by_launch(work: Work, trace: Trace, passes: _Passes, found: I64, method: I32) -> tuple[I64, I64]:
     """Fill in what was launched inside a pass; returns what was provably launched outside of all, and its launches."""
     left = np.flatnonzero(found < 0)
-    launch = launches_of(work, trace.launches)[left]
+    launch = launches_of(work, trace)[left]
     left, launch = left[launch >= 0], launch[launch >= 0]
     if not len(left) or not len(passes.cpu):
         return left[:0], launch[:0]

@@ -8,17 +8,20 @@ file: of the first rank, the one captured for the stage, else the one with most 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sotad.analysis.attribution import attribute
+from sotad.analysis.attribution import Attribution, attribute
 from sotad.analysis.cycles import kernel_side
 from sotad.analysis.difference import in_order
 from sotad.analysis.gaps import Bubble
+from sotad.analysis.graphs import nodes_of, replaying
+from sotad.analysis.joins import Tied, tied
+from sotad.analysis.mapping import Mapped
 from sotad.analysis.mappings import Reference, mapped, references
 from sotad.analysis.operators import operator_tables
 from sotad.analysis.origin import Origin, origin
@@ -104,7 +107,7 @@ def analyse(request: Request) -> Analysis:
         "devices": [device for part in parts for device in part.devices],
         "bubbles": _longest([bubble for part in parts for bubble in part.bubbles]),
         "ranks": rank_rows([row for part in parts for row in part.ranks]),
-        "dropped": _counted([part.about["dropped"] for part in parts]),
+        **{key: _counted([part.about[key] for part in parts]) for key in ("flows", "cuda_graphs", "dropped")},
         "warnings": warnings,
     }
     return Analysis(tables, side)
@@ -156,13 +159,14 @@ def _part(file: TraceFile, request: Request, using: Sequence[Reference]) -> _Par
     stages = find_stages(trace, request.stage or file.stage)
     told = _origin(request, origin(trace, file.path))
     about: JSON = {"path": str(file.path), "rank": file.rank, "events": trace.events, "kernels": len(trace.kernels)}
-    about["dropped"] = dict(trace.dropped)
+    about |= {"flows": _flows(trace), "cuda_graphs": _graphs(trace, None), "dropped": dict(trace.dropped)}
     if not len(trace.kernels) and not len(trace.copies):
         return _of_operators(file, trace, stages, told, about)
     overlap = sweep(trace, stages)
     sources = attribute(trace)
     place = {"path": str(file.path), "rank": file.rank}
     known = mapped(trace, stages, sources, using) if using else None
+    about["cuda_graphs"] = _graphs(trace, sources)
     return _Part(
         path=file.path,
         rank=file.rank,
@@ -174,8 +178,39 @@ def _part(file: TraceFile, request: Request, using: Sequence[Reference]) -> _Par
         devices=[{**place, "device": trace.devices[time.device], **_device(time)} for time in overlap.devices],
         bubbles=[{**place, "device": trace.devices[each.device], **_bubble(each)} for each in overlap.bubbles],
         ranks=rank_times(file, trace, stages, overlap),
-        warnings=_warnings(file, trace, stages),
+        warnings=[*_warnings(file, trace, stages), *_doubts(file, about["flows"], known)],
     )
+
+
+def _flows(trace: Trace) -> JSON:
+    """Events of flows, and the kernels and copies they tie to a launch: in `all`, `alone` where ids do not, `against`
+    what ids say."""
+    both = [tied(work, trace) for work in (trace.kernels, trace.copies)]
+    sums = {key: sum(getattr(each, key) for each in both) for key in Tied._fields}
+    return {"events": len(trace.flows), **sums}
+
+
+def _graphs(trace: Trace, sources: Attribution | None) -> JSON:
+    """Launches of CUDA graphs, the kernels these replayed, and of how many nodes the trace says which."""
+    launches = int(replaying(trace)[trace.launches.name].sum())
+    nodes = nodes_of(trace.kernels)
+    kernels = nodes >= 0
+    if sources is not None:
+        kernels |= np.array([site.replay for site in sources.sites], np.bool_)[sources.kernel_site]
+    return {"launches": launches, "kernels": int(kernels.sum()), "nodes": len(np.unique(nodes[nodes >= 0]))}
+
+
+def _doubts(file: TraceFile, flows: JSON, known: Mapped | None) -> Iterator[str]:
+    if flows["against"]:
+        yield (
+            f"{file.path}: the flow of {flows['against']} kernels and copies comes from another launch than their"
+            " correlation: the correlation was believed"
+        )
+    if known is not None and known.disputed:
+        yield (
+            f"{file.path}: {known.disputed} kernels are of CUDA graph nodes whose replays match different lines:"
+            " unresolved"
+        )
 
 
 def _origin(request: Request, told: Origin) -> Origin:

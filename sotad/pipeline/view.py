@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sotad.analysis.joins import launches_of
+from sotad.analysis.graphs import replayed_by
 from sotad.analysis.stages import Stages, Step
 from sotad.pipeline.anchors import Count, Found, by_profile, by_substring, count_layers, counts, discover, regular
 from sotad.pipeline.lane import Lane, lanes, used_names, vocabulary
@@ -67,7 +67,7 @@ def views(
     names = [trace.names[at] for at in used_names(trace)]
     profile, source = _profile(names, model, wish)
     words = vocabulary(names, profile, categorize)
-    found = lanes(trace, stages.kernel_step, _graphs(trace), words)
+    found = lanes(trace, stages.kernel_step, replayed_by(trace), words)
     return [_view(lane, stages.steps, profile, source, wish.layers or model.layers, wish.anchor) for lane in found]
 
 
@@ -80,15 +80,6 @@ def _profile(names: list[str], model: Model, wish: Wish) -> tuple[Profile, str]:
     if wish.profile:
         return named(wish.profile), "option"
     return (infer(model.config), "config") if model.config else (recognised(names), "kernel names")
-
-
-def _graphs(trace: Trace) -> I64:
-    """The graph replay of each kernel, as index of its launch; -1 where it was launched alone."""
-    replays = np.array(["graphlaunch" in name.lower() for name in trace.names], bool)
-    launch = launches_of(trace.kernels, trace.launches)
-    if not len(trace.launches) or not replays.any():
-        return np.full(len(launch), -1, np.int64)
-    return np.where((launch >= 0) & replays[trace.launches.name[launch]], launch, -1)
 
 
 def _view(lane: Lane, steps: list[Step], profile: Profile, source: str, known: int | None, text: str | None) -> View:

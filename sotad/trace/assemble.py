@@ -8,32 +8,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sotad.trace.columns import Frames, Spans, Trace, Work
+from sotad.trace.arrows import among, at_beginning
+from sotad.trace.columns import FLOW_PHASES, FLOW_START, I64, Flows, Frames, Spans, Trace, Work, no_flows
 from sotad.trace.gather import Gathered, Parts
-from sotad.trace.kinds import NOUNS, ON_DEVICE, Kind, is_scope
+from sotad.trace.kinds import NOUNS, ON_DEVICE, SPANS, Kind, is_scope
 from sotad.trace.places import Sites, sites
 from sotad.trace.times import NONE
 
 Columns = dict[str, NDArray[Any]]
 _IDS = ("external", "correlation", "identity", "parent")
-_TIES = ("parent", "identity", "correlation", "external", "stream", "device", "thread", "name")
+_TIES = ("node", "graph", "parent", "identity", "correlation", "external", "stream", "device", "thread", "name")
+_FLOW_TIES = ("phase", "category", "thread", "identity")
 
 
 def assemble(path: str, gathered: Gathered, reference_ns: int, facts: dict[str, Any]) -> Trace:
     """The trace; empties what was gathered. Its times counted from `reference_ns` so far."""
     _adopt_strays(gathered)
-    tables = {kind: _joined(gathered.tables.pop(kind, {}), kind is Kind.FRAME) for kind in NOUNS}
-    placed = sites(gathered.places, _used(tables, NOUNS), _used(tables, ON_DEVICE))
+    arrows = _joined(gathered.tables.pop(Kind.FLOW, {}), ("begin", "place", "identity"))
+    tables: dict[Kind, Columns] = {kind: _joined(gathered.tables.pop(kind, {}), _columns(kind)) for kind in SPANS}
+    placed = sites(
+        gathered.places, _used([*tables.values(), arrows]), _used(tables[kind] for kind in ON_DEVICE if kind in tables)
+    )
     names = _rename(tables, list(gathered.names))
     first = 0 if gathered.first == NONE else gathered.first
+    flows = _flows(arrows, gathered, placed, first)
     for kind, table in tables.items():
         _place(table, placed, kind in ON_DEVICE)
         table["begin"] -= first
         table["end"] = table.pop("length")
         table["end"] += table["begin"]
-    tables[Kind.CALL] = _launches(tables[Kind.CALL], names, [tables[Kind.KERNEL], tables[Kind.COPY]])
     for table in tables.values():
-        _sort(table)
+        _sort(table, _TIES)
+    tables[Kind.CALL] = _launches(tables[Kind.CALL], names, [tables[Kind.KERNEL], tables[Kind.COPY]], flows)
     return Trace(
         path=path,
         origin_ns=reference_ns + first,
@@ -51,6 +57,7 @@ def assemble(path: str, gathered: Gathered, reference_ns: int, facts: dict[str, 
         facts=facts,
         dropped=_dropped(gathered),
         events=gathered.events,
+        flows=flows,
     )
 
 
@@ -72,18 +79,43 @@ def _adopt_strays(gathered: Gathered) -> None:
         gathered.dropped[Kind.KERNEL, reason] += count
 
 
-def _joined(parts: Parts, frames: bool) -> Columns:
-    """Whole columns; the parts are let go one column at a time."""
-    narrow = ("name", "place")
-    wanted = ("begin", "length", *narrow, "external", "correlation", *(("identity", "parent") if frames else ()))
-    empty = {field: np.zeros(0, np.int32 if field in narrow else np.int64) for field in wanted}
-    return {field: np.concatenate(parts.pop(field, [empty[field]])) for field in wanted}
+def _columns(kind: Kind) -> tuple[str, ...]:
+    own = ("identity", "parent") if kind is Kind.FRAME else ("graph", "node") if kind in ON_DEVICE else ()
+    return ("begin", "length", "name", "place", "external", "correlation", *own)
 
 
-def _used(tables: dict[Kind, Columns], kinds: Iterable[Kind]) -> list[int]:
+def _joined(parts: Parts, wanted: Iterable[str]) -> Columns:
+    """Whole columns; the parts are let go one column at a time. Of ids of graphs no column where there is none."""
+    joined: Columns = {}
+    for field in wanted:
+        empty: NDArray[Any] = np.zeros(0, np.int32 if field in ("name", "place") else np.int64)
+        found = parts.pop(field, [empty])
+        if field not in ("graph", "node") or any((part >= 0).any() for part in found):
+            joined[field] = np.concatenate(found)
+    return joined
+
+
+def _used(tables: Iterable[Columns]) -> list[int]:
     """Numbers of the places in these tables."""
-    found = [np.unique(tables[kind]["place"]) for kind in kinds if kind in tables]
-    return [int(number) for number in np.unique(np.concatenate(found))]
+    return [int(number) for number in np.unique(np.concatenate([np.unique(table["place"]) for table in tables]))]
+
+
+def _flows(table: Columns, gathered: Gathered, placed: Sites, first: int) -> Flows:
+    """The flows in their order; empties the table."""
+    if not len(table["place"]):
+        return no_flows()
+    used = _used([table])
+    phase, category = (np.zeros(len(gathered.places), np.int32) for _ in range(2))
+    categories = sorted({gathered.places[number].category for number in used})
+    phase[used] = [FLOW_PHASES.index(gathered.places[number].phase) for number in used]
+    number_of = {name: number for number, name in enumerate(categories)}
+    category[used] = [number_of[gathered.places[number].category] for number in used]
+    place = table.pop("place")
+    table["identity"] += placed.offset[place]
+    table["begin"] -= first
+    table |= {"thread": placed.thread[place], "category": category[place], "phase": phase.astype(np.int8)[place]}
+    _sort(table, _FLOW_TIES)
+    return Flows(time=table.pop("begin"), **table, categories=categories)
 
 
 def _rename(tables: dict[Kind, Columns], names: list[str]) -> list[str]:
@@ -111,17 +143,33 @@ def _place(table: Columns, placed: Sites, on_device: bool) -> None:
                 table[field] += np.where(table[field] < 0, 0, placed.offset[place])
 
 
-def _launches(calls: Columns, names: Sequence[str], work: Sequence[Columns]) -> Columns:
-    """The calls named a launch, and those whose correlation some work on a device carries."""
+def _launches(calls: Columns, names: Sequence[str], work: Sequence[Columns], flows: Flows) -> Columns:
+    """The calls named a launch, and those that put some work on a device, by its correlation or a flow to it."""
     named = np.array(["launch" in name.lower() for name in names] or [False], np.bool_)
     kept = named[calls["name"]] if len(calls["name"]) else np.zeros(0, np.bool_)
     others = np.flatnonzero(~kept & (calls["correlation"] >= 0))
     for each in work:
         kept[others] |= np.isin(calls["correlation"][others], each["correlation"])
+    if len(flows):
+        kept[_started(calls, work, flows)] = True
     return {field: column[kept] for field, column in calls.items()}
 
 
-def _sort(table: Columns) -> None:
+def _started(calls: Columns, work: Sequence[Columns], flows: Flows) -> I64:
+    """Rows of the calls from which a flow leads to work whose correlation names no call. (Calls that wait for a
+    device start flows as well.)"""
+    led: list[I64] = []
+    for each in work:
+        orphan = (each["correlation"] < 0) | ~np.isin(each["correlation"], calls["correlation"])
+        at = np.flatnonzero((flows.phase != FLOW_START) & among(flows.time, each["begin"][orphan]))
+        row = at_beginning(flows.time[at], flows.thread[at], each["begin"], each["thread"])
+        led.append(flows.identity[at[row >= 0]])
+    at = np.flatnonzero((flows.phase == FLOW_START) & np.isin(flows.identity, np.concatenate(led)))
+    started = at_beginning(flows.time[at], flows.thread[at], calls["begin"], calls["thread"])
+    return started[started >= 0]
+
+
+def _sort(table: Columns, by: Sequence[str]) -> None:
     """By begin, longer first; equals by everything else, so that the file's order does not matter."""
     begin = table["begin"]
     if len(begin) < 2 or bool((begin[1:] > begin[:-1]).all()):
@@ -132,8 +180,9 @@ def _sort(table: Columns) -> None:
         run = np.concatenate(([0], np.cumsum(later)))
         tied = np.flatnonzero(~(np.append(True, later) & np.append(later, True)))
         rows = order[tied]
-        ties = [table[field][rows] for field in _TIES if field in table]
-        order[tied] = rows[np.lexsort((*ties, -table["end"][rows], run[tied]))]
+        ties = [table[field][rows] for field in by if field in table]
+        longer = [-table["end"][rows]] if "end" in table else []
+        order[tied] = rows[np.lexsort((*ties, *longer, run[tied]))]
     for field in table:
         table[field] = table[field][order]
 

@@ -23,6 +23,7 @@ from sotad.trace.layout import NotJson
 from sotad.trace.times import MOST_DIGITS, NONE, REACH_NS, exact_ns, quick_ns, within_reach
 
 Label = int | str | None
+Identity = int | float | str | None
 
 
 class Args(Struct, gc=False, frozen=True):
@@ -35,10 +36,13 @@ class Args(Struct, gc=False, frozen=True):
     cuda_stream: Label = None
     identity: int | None = field(name="Python id", default=-1)
     parent: int | None = field(name="Python parent id", default=-1)
+    graph: int | None = field(name="graph id", default=-1)
+    node: int | None = field(name="graph node id", default=-1)
 
 
 NULLS = ("", "none", "null", "nan")
 NO_ARGS = Args()
+_EXACT = 2**53  # from here on a float does not tell whole numbers apart
 _SURPRISES = (DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -53,6 +57,7 @@ class Event(Struct, gc=False):
     ts: int | float = nan
     dur: int | float = nan
     args: Args = NO_ARGS
+    id: Identity = None
 
 
 class _Times(Struct, gc=False):
@@ -144,6 +149,7 @@ def _event(item: Mapping[str, Any]) -> Event:
         pid=_label(item.get("pid")),
         tid=_label(item.get("tid")),
         args=_args(args) if isinstance(args, dict) else NO_ARGS,
+        id=_label(item.get("id")),
     )
 
 
@@ -156,7 +162,20 @@ def _args(args: Mapping[str, Any]) -> Args:
         cuda_stream=_label(args.get("cuda_stream")),
         identity=_integer(args.get("Python id")),
         parent=_integer(args.get("Python parent id")),
+        graph=_integer(args.get("graph id", -1)),
+        node=_integer(args.get("graph node id", -1)),
     )
+
+
+def flow_id(value: Identity) -> int | None:
+    """The id of a flow: a whole number from 0 on, or text of one, also hexadecimal; None for anything else."""
+    if isinstance(value, str) and value[:2].lower() == "0x":
+        try:
+            return int(value, 16)
+        except ValueError:
+            return None
+    whole = _integer(value) if not isinstance(value, float) or abs(value) < _EXACT else None
+    return None if whole is None or whole < 0 else whole
 
 
 def _text(value: object) -> str:

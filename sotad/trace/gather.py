@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sotad.trace.columns import I32, I64
-from sotad.trace.decoding import Args, Batch, Event, Label
+from sotad.trace.columns import FLOW_PHASES, I32, I64, absent
+from sotad.trace.decoding import Args, Batch, Event, Label, flow_id
 from sotad.trace.kinds import NOUNS, ON_DEVICE, Kind, kind_of
 from sotad.trace.times import NONE
 
@@ -44,8 +44,9 @@ class Gathered:
     """The events so far.
 
     ``tables[kind]`` are the parts of its columns: begin (nanoseconds from the reading's reference), length, name
-    (number of ``names``), place (index of ``places``), external, correlation, for frames identity and parent.
-    ``dropped`` counts what a kind lost, by reason; ``first`` is the earliest begin.
+    (number of ``names``), place (index of ``places``), external, correlation, for frames identity and parent, for
+    work on a device graph and node; of flows begin, place and identity only. ``dropped`` counts what a kind lost, by
+    reason; ``first`` is the earliest begin.
     """
 
     def __init__(self) -> None:
@@ -76,9 +77,12 @@ class Gathered:
             "external": ids([arg.external for arg in args]),
             "correlation": ids([arg.correlation for arg in args]),
         }
+        nodes = [arg.node for arg in args].count(-1) < len(args)  # a graph without nodes tells nothing
         for code in np.flatnonzero(np.bincount(kinds)).tolist():
-            if code < Kind.UNREAD:
-                self._keep(Kind(code), np.flatnonzero(kinds == code), columns, args)
+            if code < Kind.FLOW:
+                self._keep(Kind(code), np.flatnonzero(kinds == code), columns, args, nodes)
+            elif code == Kind.FLOW:
+                self._keep_flows(np.flatnonzero(kinds == code), columns, batch.events)
         self._count_unread(place[kinds == Kind.UNREAD])
 
     def _places(self, events: Sequence[Event], args: Sequence[Args]) -> I32:
@@ -100,7 +104,7 @@ class Gathered:
             earliest = int(begin.min())
             self.first = earliest if self.first == NONE else min(earliest, self.first)
 
-    def _keep(self, kind: Kind, rows: I64, columns: dict[str, NDArray[Any]], args: Sequence[Args]) -> None:
+    def _keep(self, kind: Kind, rows: I64, columns: dict[str, NDArray[Any]], args: Sequence[Args], nodes: bool) -> None:
         begin, length = columns["begin"][rows], columns["length"][rows]
         untimed = begin == NONE
         unlasting = ~untimed & ((length == NONE) | (length > LONGEST_NS))
@@ -117,6 +121,23 @@ class Gathered:
             inside = [args[row] for row in rows.tolist()]
             table["identity"].append(ids([arg.identity for arg in inside]))
             table["parent"].append(ids([arg.parent for arg in inside]))
+        elif kind in ON_DEVICE:
+            inside = [args[row] for row in rows.tolist()] if nodes else []
+            graph, node = _of_graphs(inside) if nodes else (absent(len(rows)), absent(len(rows)))
+            table["graph"].append(graph)
+            table["node"].append(node)
+
+    def _keep_flows(self, rows: I64, columns: dict[str, NDArray[Any]], events: Sequence[Event]) -> None:
+        named = [events[row].id for row in rows.tolist()]
+        identity = ids([flow_id(value) for value in named] if set(map(type, named)) != {int} else named)
+        untimed, unnamed = columns["begin"][rows] == NONE, identity < 0
+        self.dropped[Kind.FLOW, "no usable ts"] += int(untimed.sum())
+        self.dropped[Kind.FLOW, "no usable id"] += int((unnamed & ~untimed).sum())
+        kept = ~(untimed | unnamed)
+        table = self.tables[Kind.FLOW]
+        table["identity"].append(identity[kept])
+        for field in ("begin", "place"):
+            table[field].append(columns[field][rows[kept]])
 
     def _count_unread(self, place: I32) -> None:
         for number in place.tolist():
@@ -125,10 +146,19 @@ class Gathered:
 
 
 def _kind(place: Place) -> Kind:
+    if place.phase in FLOW_PHASES:
+        return Kind.FLOW
     kind = kind_of(place.category, place.stream if place.stream is not None else place.cuda_stream)
     if place.phase == "X":
         return kind
     return Kind.UNREAD if kind in NOUNS else Kind.NONE
+
+
+def _of_graphs(args: Sequence[Args]) -> tuple[I64, I64]:
+    """Ids of graphs and of their nodes; 0 is none."""
+    graph, node = ids([arg.graph for arg in args]), ids([arg.node for arg in args])
+    graph[graph == 0], node[node == 0] = -1, -1
+    return graph, node
 
 
 def ids(values: Sequence[int | None]) -> I64:

@@ -14,8 +14,8 @@ from sotad.trace.decoding import Label
 class Kind(IntEnum):
     """A table of a Trace.
 
-    STRAY is work of exporters that name no category `kernel`; UNREAD belongs to a table, but is no complete event
-    (B and E pairs); NONE is of no table.
+    STRAY is work of exporters that name no category `kernel`; FLOW is told by its phase, whatever the category;
+    UNREAD belongs to a table, but is no complete event (B and E pairs); NONE is of no table.
     """
 
     KERNEL = 0
@@ -26,8 +26,9 @@ class Kind(IntEnum):
     MARK = 5
     GPU_MARK = 6
     STRAY = 7
-    UNREAD = 8
-    NONE = 9
+    FLOW = 8
+    UNREAD = 9
+    NONE = 10
 
 
 ON_DEVICE = (Kind.KERNEL, Kind.COPY, Kind.GPU_MARK, Kind.STRAY)
@@ -39,7 +40,9 @@ NOUNS = {
     Kind.FRAME: "frames",
     Kind.MARK: "annotations",
     Kind.GPU_MARK: "GPU annotations",
+    Kind.FLOW: "flows",
 }
+SPANS: tuple[Kind, ...] = tuple(kind for kind in NOUNS if kind is not Kind.FLOW)
 
 _BY_CATEGORY = {
     "kernel": Kind.KERNEL,

@@ -79,6 +79,7 @@ def cases(large: int, middle: int) -> list[Case]:
         Case("kernels, .gz", Shape(large), ours, packed=True),
         Case("kernels, steps", Shape(large, steps=True), (*ours, PAIR, JSON, HTA)),
         Case("host", Shape(middle, steps=True, host=True), (*ours, PAIR, JSON, HTA)),
+        Case("host, flows", Shape(middle, steps=True, host=True, flows=True), ours),
         Case("host, half in frames", Shape(middle, steps=True, host=True, framed="half"), (*ours, PAIR, JSON)),
         Case("host, half, tenth", Shape(middle // 10, steps=True, host=True, framed="half"), ours),
     ]

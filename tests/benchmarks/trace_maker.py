@@ -69,12 +69,14 @@ LAYER = (
 
 @dataclass(frozen=True)
 class Shape:
-    """What a trace holds. ``framed``: of the operators, how many lie in a Python frame: all, half."""
+    """What a trace holds. ``framed``: of the operators, how many lie in a Python frame: all, half; ``flows``: an arrow
+    from every launch to its kernel."""
 
     kernels: int
     steps: bool = False
     host: bool = False
     framed: str = "all"
+    flows: bool = False
 
 
 def write(path: Path, shape: Shape) -> None:
@@ -106,6 +108,9 @@ def _events(shape: Shape) -> Iterator[str]:
             f'"dur":{us:.3f},"args":{{"External id":{number + 1},"device":0,"context":1,"stream":{part.stream},'
             f'"correlation":{number + 1},"grid":[132,1,1],"block":[384,1,1]}}}}'
         )
+        if shape.flows:
+            yield _end("s", number + 1, 4242, 4242, cpu - 8)
+            yield _end("f", number + 1, 0, part.stream, gpu)
         gpu += us * (0.7 if part.stream == 19 else 1) + 1
         if (number + 1) % per_step == 0:
             if shape.steps:
@@ -130,6 +135,11 @@ def _host(part: Part, number: int, cpu: float, framed: str) -> Iterator[str]:
     )
     if number % 2 == 0:
         yield _frame(name, cpu - 0.5, 19 if framed == "all" else 9, number + 10, 1)
+
+
+def _end(phase: str, identity: int, process: int, thread: int, ts: float) -> str:
+    """An end of an arrow; that of the launch begins 2 us into its operator, for which the clock moved on by 10."""
+    return f'{{"ph":"{phase}","id":{identity},"pid":{process},"tid":{thread},"ts":{ts:.3f},"cat":"ac2g","name":"ac2g"}}'
 
 
 def _step(number: int, begun: tuple[float, float], ended: tuple[float, float], shape: Shape) -> Iterator[str]:
