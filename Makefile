@@ -18,7 +18,7 @@ test: $(VENV)/.test ## the default suite: fast, deterministic
 test-slow: $(VENV)/.test ## what takes minutes: every crash point, every demo
 	$(BIN)/python -m pytest -m "slow and not engines" $(ARGS)
 
-test-engines: $(VENV)/.test ## whole comparisons with real vLLM and SGLang on the CPU; installs both (6 GB)
+test-engines: $(VENV)/.test ## real vLLM and SGLang on the CPU (6 GB), real Codex and Claude CLIs (npm, 640 MB); installs them
 	$(BIN)/python -m pytest -m engines $(ARGS)
 
 bench: $(VENV)/.bench $(HTA)/.done ## every figure that the documentation quotes, as ratios measured in one run

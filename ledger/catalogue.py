@@ -176,7 +176,7 @@ class CampaignClosed(Payload):
 
 @_event("budget.exhausted")
 class BudgetExhausted(Payload):
-    kind: Literal["wall_clock", "rounds"]
+    kind: Literal["wall_clock", "rounds", "tokens", "money"]
     limit: float
     used: float
 
@@ -269,6 +269,7 @@ class FrameworkUnsupported(Payload):
 @_event("preflight.passed")
 class PreflightPassed(Payload):
     host: JSON
+    harness: str = ""  # digest of the code that measures and judges
 
 
 @_event("preflight.failed")
@@ -283,6 +284,9 @@ class HistoryNoted(Payload):
     documents: list[JSON]
     notes: Artifact
     decision: str
+    corpus: JSON = {}  # commit or digest of the dossiers, and whether they are older than the target
+    queries: list[JSON] = []  # what was asked, and the paths that were returned
+    subjects: list[str] = []  # the rows that it was asked for; none in the survey before the loop
 
 
 @_event("history.unavailable")
@@ -302,6 +306,7 @@ class WorkloadFrozen(Payload):
     digest: Sha
     scenarios: list[str]
     sla: JSON
+    heldout: JSON | None = None  # input_len, output_len and seed of each scenario's variant that no agent is shown
 
 
 # --- launches, benchmarks, search ----------------------------------------------------------------------------
@@ -447,6 +452,30 @@ class LoopStarted(Payload):
     branch: str
 
 
+@_event("plan.recorded")
+class PlanRecorded(Payload):
+    version: int = Field(ge=1)
+    plan: JSON
+    digest: Sha
+    document: Artifact
+    source: str  # template, or agent:DRIVER
+
+
+@_event("plan.amendment_proposed")
+class PlanAmendmentProposed(Payload):
+    plan: JSON
+    digest: Sha
+    reason: str
+    by: str
+
+
+@_event("plan.amended")
+class PlanAmended(Payload):
+    version: int = Field(ge=2)
+    digest: Sha
+    proposal: int  # seq of the proposal that a person approved
+
+
 @_event("fairness.checked")
 class FairnessChecked(Payload):
     round: int
@@ -474,6 +503,14 @@ class GapDecided(Payload):
     leader: str
     decisions: JSON
     reasons: list[str]
+
+
+@_event("heldout.checked")
+class HeldoutChecked(Payload):
+    round: int
+    commit: str
+    passed: bool
+    decisions: JSON
 
 
 @_event("profile.captured")
@@ -529,12 +566,41 @@ class IdeaRejected(Payload):
     reason: str
 
 
+@_event("idea.recorded")
+class IdeaRecorded(Payload):
+    round: int
+    ideas: list[JSON] = Field(min_length=1)  # origin, reference, licence, applicability of each
+
+
 @_event("patch.proposed")
 class PatchProposed(Payload):
     round: int
     attempt_id: str
     citations: list[str]
     hypothesis: str
+    contract: JSON | None = None  # objective, criteria, success; recovery where one is owed
+
+
+@_event("finalize.opened")
+class FinalizeOpened(Payload):
+    round: int
+    attempt_id: str
+
+
+@_event("finalize.unchanged")
+class FinalizeUnchanged(Payload):
+    attempt_id: str
+
+
+@_event("summary.recorded")
+class SummaryRecorded(Payload):
+    attempt_id: str
+    text: str
+    files: list[str]
+    tests: list[str]
+    provenance: list[JSON] = []
+    complete: bool = False
+    document: Artifact
 
 
 @_event("patch.refused")
@@ -564,12 +630,22 @@ class GateEvaluated(Payload):
     satisfy: str = ""
 
 
+@_event("base.tested")
+class BaseTested(Payload):
+    commit: str  # at which the loop began
+    command: list[str]
+    exit_code: int
+    counted: int | None = Field(default=None, ge=0)  # tests that passed by the runner's own summary; null without one
+    log: Artifact
+
+
 @_event("tests.finished")
 class TestsFinished(Payload):
     attempt_id: str
     passed: bool
     command: list[str]
     exit_code: int | None = None
+    counted: int | None = Field(default=None, ge=0)  # as of base.tested
     log: Artifact
 
 
@@ -583,11 +659,33 @@ class EquivalenceFinished(Payload):
     evidence: Artifact
 
 
+@_event("accuracy.finished")
+class AccuracyFinished(Payload):
+    """``score`` is the patched commit's, null when its server gave none; ``baseline`` that of the commit below it."""
+
+    attempt_id: str
+    passed: bool
+    score: float | None = None
+    baseline: float
+    max_drop: float
+    command: list[str]
+    detail: str
+    log: Artifact
+
+
 @_event("patch.accepted")
 class PatchAccepted(Payload):
     attempt_id: str
     commit: str
     decisions: JSON
+
+
+@_event("patch.quarantined")
+class PatchQuarantined(Payload):
+    attempt_id: str
+    gain_pct: float
+    ceiling_pct: float
+    why: str
 
 
 @_event("patch.reverted")
@@ -611,6 +709,7 @@ class ReviewRequested(Payload):
     round: int
     attempt_id: str
     inputs: Artifact
+    kind: Literal["summary", "alignment", "code"] = "summary"
 
 
 @_event("review.failed")
@@ -637,14 +736,72 @@ class ReviewStalled(Payload):
     mainline: Literal["STALLED", "REGRESSED"]
 
 
+@_event("review.stopped")
+class ReviewStopped(Payload):
+    round: int
+    reason: str
+
+
 @_event("verdict.recorded")
 class VerdictRecorded(Payload):
     round: int
+    kind: Literal["summary", "alignment", "code"] = "summary"
     mainline: Literal["ADVANCED", "STALLED", "REGRESSED"]
     control: Literal["CONTINUE", "COMPLETE", "STOP"]
     findings: list[JSON]
+    resolved: list[str] = []  # ids of open issues that the reviewer saw mended
+    criteria: list[JSON] = []  # id, status and evidence of each acceptance criterion, where they were asked for
     summary: str
     result: Artifact
+
+
+# --- agents and people -----------------------------------------------------------------------------------------
+
+
+@_event("agent.finished")
+class AgentFinished(Payload):
+    role: Literal["planner", "implementer", "reviewer"]
+    driver: str
+    version: str = ""
+    job: str
+    attempt: int
+    outcome: str  # exited, failed, timeout, silent, over budget, interrupted
+    wall_s: float
+    usage: JSON | None = None  # input_tokens, output_tokens, cost_usd as the tool reported; null where it did not
+    session: str = ""
+    resumed: bool = False
+    unconfined: str | None = None  # why the kernel did not bound it; empty when it did
+    transcript: Artifact
+
+
+@_event("human.question")
+class HumanQuestion(Payload):
+    subject: str
+    text: str
+    by: str
+
+
+@_event("human.answered")
+class HumanAnswered(Payload):
+    subject: str
+    answer: str
+
+
+@_event("human.approved")
+class HumanApproved(Payload):
+    subject: str
+    approved: bool
+    reason: str = ""
+
+
+@_event("humanize.reported")
+class HumanizeReported(Payload):
+    loop: str  # folder of a loop that the Humanize plugin runs
+    file: str
+    kind: str
+    fields: JSON
+    document: Artifact
+    trust: Literal["reported"] = "reported"
 
 
 # --- finish -----------------------------------------------------------------------------------------------------------

@@ -82,9 +82,18 @@ class Client:
 
 def peer_uid(connection: socket.socket) -> int:
     """The user behind the other end of a Unix socket, as the kernel knows it."""
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    uid: int = struct.unpack("3i", found)[1]
-    return uid
+    return _peer(connection)[1]
+
+
+def peer_pid(connection: socket.socket) -> int:
+    """The process that connected a Unix socket, as the kernel knows it."""
+    return _peer(connection)[0]
+
+
+def _peer(connection: socket.socket) -> tuple[int, int, int]:
+    """pid, uid and gid of the other end."""
+    pid, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid, gid
 
 
 def _check_peer(connection: socket.socket, path: Path) -> None:

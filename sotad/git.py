@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 TIMEOUT_S = 60.0
+PLAIN = ("--no-ext-diff", "--no-textconv", "--no-renames")  # a diff that runs nothing and names both ends of a rename
+NEUTRAL = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
+"""Nobody's configuration: for repositories that are ours alone."""
 
 
 class GitError(Exception):
     """git refused; the text is the command and its last line."""
 
 
-async def git(folder: Path, *argv: str, check: bool = True) -> str:
-    """Run git in a folder and return what it printed.
+async def run(folder: Path, *argv: str, data: bytes = b"", check: bool = True, env: Mapping[str, str] = {}) -> bytes:
+    """Run git in a folder with ``data`` as its input, and return what it printed.
 
     Raises:
         GitError: it failed, hung, or is not installed.
     """
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **env}
     try:
         process = await asyncio.create_subprocess_exec(
             "git",
             "-C",
             str(folder),
             *argv,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if data else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
@@ -35,7 +39,7 @@ async def git(folder: Path, *argv: str, check: bool = True) -> str:
     except FileNotFoundError:
         raise GitError("git is not installed, or the folder does not exist: install git, check the path") from None
     try:
-        out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+        out, err = await asyncio.wait_for(process.communicate(data or None), TIMEOUT_S)
     except (TimeoutError, asyncio.CancelledError) as interrupted:
         process.kill()
         await process.wait()
@@ -45,7 +49,16 @@ async def git(folder: Path, *argv: str, check: bool = True) -> str:
     if check and process.returncode != 0:
         last = (err.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise GitError(f"git {' '.join(argv)} in {folder}: {last}")
-    return out.decode(errors="replace")
+    return out
+
+
+async def git(folder: Path, *argv: str, check: bool = True, env: Mapping[str, str] = {}) -> str:
+    """Run git in a folder and return what it printed, as text.
+
+    Raises:
+        GitError: it failed, hung, or is not installed.
+    """
+    return (await run(folder, *argv, check=check, env=env)).decode(errors="replace")
 
 
 async def head(folder: Path) -> str:
@@ -63,16 +76,29 @@ async def is_clean(folder: Path) -> bool:
     return not (await git(folder, "status", "--porcelain")).strip()
 
 
-async def changed_files(repo: Path, base: str, commit: str) -> list[str]:
-    """Paths that differ between two commits."""
-    return (await git(repo, "diff", "--name-only", base, commit)).split()
+async def tip(repo: Path, ref: str) -> str:
+    """The commit that a ref names; empty when there is no such ref."""
+    return (await git(repo, "rev-parse", "--verify", "--quiet", ref, check=False)).strip()
+
+
+async def refs(repo: Path) -> dict[str, str]:
+    """Every ref and what it names, and what HEAD is."""
+    found = await git(repo, "for-each-ref", "--format=%(refname) %(objectname)")
+    named = dict(line.split(" ", 1) for line in found.splitlines())
+    return {**named, "HEAD": (await git(repo, "symbolic-ref", "--quiet", "HEAD", check=False)).strip()}
+
+
+async def changed_files(repo: Path, base: str, commit: str, env: Mapping[str, str] = {}) -> list[str]:
+    """Paths that differ between two commits, both ends of a rename among them."""
+    listed = await run(repo, "diff", *PLAIN, "--name-only", "-z", base, commit, env=env)
+    return [path.decode(errors="replace") for path in listed.split(b"\0") if path]
 
 
 async def diff(repo: Path, base: str, commit: str) -> str:
     """The unified diff between two commits."""
-    return await git(repo, "diff", base, commit)
+    return await git(repo, "diff", *PLAIN, base, commit)
 
 
-async def is_ancestor(repo: Path, ancestor: str, commit: str) -> bool:
+async def is_ancestor(repo: Path, ancestor: str, commit: str, env: Mapping[str, str] = {}) -> bool:
     """Whether ``commit`` builds on ``ancestor``."""
-    return (await git(repo, "merge-base", ancestor, commit, check=False)).strip() == ancestor
+    return (await git(repo, "merge-base", ancestor, commit, check=False, env=env)).strip() == ancestor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sotad.shim import Scrubber
@@ -11,14 +11,17 @@ from sotad.shim import Scrubber
 NAMES = re.compile(r"TOKEN(?!IZ)|SECRET|PASSWORD|PASSWD|API_?KEY|CREDENTIAL", re.IGNORECASE)
 
 
-def scrubber(environment: Mapping[str, str]) -> Callable[[bytes], bytes]:
-    """A function that returns bytes with every secret replaced by its name, and nothing else changed."""
-    return Scrubber({name: value for name, value in environment.items() if NAMES.search(name)}).clean
+def scrubber(environment: Mapping[str, str], given: Collection[str] = ()) -> Callable[[bytes], bytes]:
+    """A function that returns bytes with every secret replaced by its name, and nothing else changed.
+
+    ``given`` are names of variables that are secret whatever they are called.
+    """
+    return Scrubber({name: value for name, value in environment.items() if name in given or NAMES.search(name)}).clean
 
 
-def redactor(environment: Mapping[str, str]) -> Callable[[Any], Any]:
+def redactor(environment: Mapping[str, str], given: Collection[str] = ()) -> Callable[[Any], Any]:
     """The same for the texts of a JSON value."""
-    scrub = scrubber(environment)
+    scrub = scrubber(environment, given)
 
     def text(value: str) -> str:
         return scrub(value.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from statemachine import evidence, fairness, goodput
+from statemachine import evidence, fairness, goodput, loop
 from statemachine.evidence import Contest, Entry, digest
 from statemachine.ranking import passes
 from statemachine.state import JSON, Campaign
@@ -65,9 +65,28 @@ def decide(c: Campaign) -> list[Command]:
         return _halted(c)
     if c.phase in ("draft", "closed"):
         return []
+    if c.phase != "stopping" and (words := _words(c)):
+        return words
     if not c.lease and c.phase != "stopping":
         return [_do(c, "lease", f"lease/{_leases(c)}")]
     return PLANS[c.phase](c)
+
+
+def _words(c: Campaign) -> list[Command]:
+    """What people and agents said that comes before anything else."""
+    if amended := loop.approved_amendment(c):
+        return [Record("plan.amended", amended)]
+    if spent := loop.overspent(c):
+        return [Record("budget.exhausted", spent)]
+    if subject := loop.question(c):
+        return [_for_a_person(c, subject, f"a question is open: {c.waits[subject]['text']}", "answer")]
+    return []
+
+
+def _for_a_person(c: Campaign, subject: str, reason: str, verb: str = "approve") -> Record:
+    then = "[--deny]" if verb == "approve" else "TEXT"
+    payload = {"kind": "human", "reason": reason, "next": f"sotactl {verb} {c.id} {subject} {then}"}
+    return Record("campaign.blocked", payload)
 
 
 def _leases(c: Campaign) -> int:
@@ -202,9 +221,34 @@ def _gap(c: Campaign) -> list[Command]:
             )
         ]
     verdict = evidence.gap_verdict(c)
-    if verdict is not None:
-        return [Record("gap.decided", verdict)]
-    return _next_launch(c, evidence.gap_contest(c), "gap")
+    if verdict is None:
+        return _next_launch(c, evidence.gap_contest(c), "gap")
+    if verdict["verdict"] in ("ahead", "par_or_better"):
+        if loop.heldout_owed(c):
+            return _heldout(c)
+        if loop.is_current(c) and (issues := loop.open_issues(c)):
+            return [_ask(c, f"issue:{issues[0]['id']}", f"nobody has seen it mended: {issues[0]['text']}")]
+    return [Record("gap.decided", verdict)]
+
+
+def _ask(c: Campaign, subject: str, text: str) -> Record:
+    """Ask a person, then wait for the answer."""
+    if subject not in c.waits:
+        return Record("human.question", {"subject": subject, "text": text, "by": "daemon"})
+    return _for_a_person(c, subject, text)
+
+
+def _heldout(c: Campaign) -> list[Command]:
+    """A success is claimed only after the patches have proved themselves on requests that no agent was shown."""
+    found = loop.heldout_verdict(c)
+    if found is not None:
+        return [Record("heldout.checked", found)]
+    return _next_launch(c, loop.heldout_contest(c), "heldout")
+
+
+def _finalizing(c: Campaign) -> list[Command]:
+    number = sum(1 for attempt in c.attempts.values() if attempt.kind == "finalize") + 1
+    return [Record("finalize.opened", {"round": c.round, "attempt_id": f"f{number}"})]
 
 
 def _aa(c: Campaign) -> list[Command]:
@@ -286,25 +330,48 @@ def _selecting(c: Campaign) -> list[Command]:
 
 
 def _patching(c: Campaign) -> list[Command]:
+    if c.attempt.kind == "finalize" and c.attempt.gates.get("commit_exists") is False:
+        return [Record("finalize.unchanged", {"attempt_id": c.current_attempt})]
     failed = _failed_gate(c)
     if failed:
         return [_revert(c, failed, "the commit was refused before it was run")]
     return [_do(c, "implement", f"implement/{c.current_attempt}")]
 
 
-def _revalidating(c: Campaign) -> list[Command]:
+def _checking(c: Campaign) -> list[Command]:
+    """What a patch has to pass before it is timed, one after the other."""
     attempt = c.attempt
+    if attempt.tests is None and not c.base_tests and c.spec["frameworks"][c.target].get("tests"):
+        return [_do(c, "run_base_tests", f"tests/base-{c.base[:12]}")]
     if attempt.tests is None:
         return [_do(c, "run_tests", f"tests/{attempt.attempt_id}")]
     if attempt.tests and attempt.equivalence is None:
         return [_do(c, "compare_outputs", f"equivalence/{attempt.attempt_id}")]
-    failed = _failed_gate(c)
+    if attempt.tests and attempt.equivalence and loop.accuracy_owed(c):
+        return [_do(c, "measure_accuracy", f"accuracy/{attempt.attempt_id}")]
+    return []
+
+
+def _revalidating(c: Campaign) -> list[Command]:
+    if owed := _checking(c):
+        return owed
+    attempt, failed = c.attempt, _failed_gate(c)
     if failed:
         return [_revert(c, failed, "refused by a mechanical gate")]
-    verdict = evidence.improvement_verdict(c)
+    verdict = loop.attempt_verdict(c)
     if verdict is None:
         return _next_launch(c, evidence.improvement_contest(c), "revalidate")
     if verdict["accepted"]:
+        if loop.is_current(c) and "timed_outputs" not in attempt.gates:
+            return [_do(c, "compare_timed", f"timed/{attempt.attempt_id}")]
+        if doubt := loop.quarantine(c):
+            subject = f"attempt:{attempt.attempt_id}"
+            if loop.denied(c, subject):
+                return [_revert(c, "plausibility", f"a person does not believe it: {c.answers[subject]['reason']}")]
+            if subject in c.waits:
+                return [_for_a_person(c, subject, c.waits[subject]["text"])]
+            if not loop.approved(c, subject):
+                return [Record("patch.quarantined", doubt)]
         accepted = {"attempt_id": attempt.attempt_id, "commit": attempt.commit, "decisions": verdict["decisions"]}
         return [Record("patch.accepted", accepted)]
     return [_revert(c, "improvement", "measured again in the same blocks, it is no improvement", verdict["decisions"])]
@@ -325,18 +392,31 @@ def _recording(c: Campaign) -> list[Command]:
 
 
 def _reviewing(c: Campaign) -> list[Command]:
-    review = c.review
-    if "mainline" not in review:
+    kind, found, verdict = loop.next_review(c), loop.findings(c), loop.mainline(c)
+    if verdict.get("control") == "STOP":
+        return [Record("review.stopped", {"round": c.round, "reason": verdict["summary"]})]
+    blocking = any(item["lane"] in loop.BLOCKING for item in found) and c.attempt.status == "accepted"
+    if kind and not blocking and verdict.get("mainline", "ADVANCED") == "ADVANCED":
         if c.review_failures >= RETRIES:
             return [_blocked("evidence", f"the reviewer gave no usable verdict {c.review_failures} times")]
-        return [_do(c, "review", f"review/r{c.round}/{c.current_attempt}/{c.review_failures}")]
-    if review["findings"] and c.attempt.status == "accepted":
-        return [Record("review.findings", {"round": c.round, "items": review["findings"]})]
-    if review["mainline"] == "ADVANCED" and not review["findings"]:
-        return [Record("review.passed", {"round": c.round, "findings": []})]
-    if review["mainline"] == "ADVANCED":
-        return [Record("review.findings", {"round": c.round, "items": review["findings"]})]
-    return [Record("review.stalled", {"round": c.round, "mainline": review["mainline"]})]
+        name = f"review/r{c.round}/{c.current_attempt}/{c.review_failures}"
+        return [_do(c, "review", name if kind == "summary" else f"{name}/{kind}", kind=kind)]
+    if blocking:
+        return [Record("review.findings", {"round": c.round, "items": found})]
+    if verdict["mainline"] == "ADVANCED":
+        if subject := loop.unapproved_review(c):
+            return [_self_review(c, subject)]
+        passed = Record("review.passed", {"round": c.round, "findings": []})
+        return [Record("review.findings", {"round": c.round, "items": found}) if found else passed]
+    return [Record("review.stalled", {"round": c.round, "mainline": verdict["mainline"]})]
+
+
+def _self_review(c: Campaign, subject: str) -> Record:
+    """A person looks at a round that the implementer reviewed itself; their no makes it a stalled one."""
+    if loop.denied(c, subject):
+        return Record("review.stalled", {"round": c.round, "mainline": "STALLED"})
+    text = f"round {c.round} was reviewed by its implementer: {loop.mainline(c)['summary']}"
+    return _ask(c, subject, text)
 
 
 # --- the end ------------------------------------------------------------------------------------------------
@@ -363,6 +443,7 @@ PLANS: dict[str, Callable[[Campaign], list[Command]]] = {
     "baseline": _baseline,
     "planning": _planning,
     "round.gap": _gap,
+    "round.finalizing": _finalizing,
     "round.profiling": _profiling,
     "round.selecting": _selecting,
     "round.patching": _patching,

@@ -204,12 +204,14 @@ def improvement_contest(c: Campaign) -> Contest:
         )
         for scenario in c.scenarios
     }
-    return Contest(f"reval/{attempt.attempt_id}", pairs, 1_000_000 + 10_000 * len(c.attempts))
+    return Contest(f"reval/{attempt.attempt_id}", pairs, 1_000_000 + 10_000 * len(c.attempts) + attempt.salt)
 
 
 def rule(c: Campaign) -> GapRule:
     """The decision rule that the campaign's spec recorded before anything was measured."""
-    decision = {key: value for key, value in c.spec["decision"].items() if key not in ("runs", "metric")}
+    decision = {
+        key: value for key, value in c.spec["decision"].items() if key not in ("runs", "metric", "max_gain_pct")
+    }
     return GapRule(**decision, scenarios=len(c.scenarios))
 
 
@@ -379,6 +381,8 @@ def failed_gates(attempt: Attempt) -> list[str]:
         failed.append("tests")
     if attempt.equivalence is False:
         failed.append("output_equivalence")
+    if attempt.accuracy is False:
+        failed.append("accuracy")
     return failed
 
 

@@ -20,7 +20,7 @@ class Judge:
         A refused event is not applied, so that the events after it are judged on what was legal.
         """
         try:
-            admit(self.world, event.campaign, event.type, event.payload, event.time_ns)
+            admit(self.world, event.campaign, event.type, event.payload, event.time_ns, event.actor)
             advance(self.world, event)
         except IllegalEvent as refusal:
             return str(refusal)

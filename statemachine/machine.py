@@ -50,32 +50,36 @@ def _refused(ask: Ask, guards: tuple[str, ...]) -> tuple[str, str] | None:
     return None
 
 
-def destination(world: World, c: Campaign, event: str, payload: Mapping[str, Any], time_ns: int) -> str:
+def destination(
+    world: World, c: Campaign, event: str, payload: Mapping[str, Any], time_ns: int, actor: str = "daemon"
+) -> str:
     """The phase that a step leads to from the campaign's present one.
 
     Raises:
         IllegalEvent: no row of the table allows it.
     """
-    ask = Ask(world, c, payload, time_ns)
-    refusals = []
+    ask = Ask(world, c, payload, time_ns, actor)
+    refusals: list[tuple[int, tuple[str, str]]] = []
     for step in COMPILED.get((c.phase, event), ()):
         refusal = _refused(ask, step.guards)
         if refusal is None:
             return step.dest
-        refusals.append(refusal)
+        refusals.append((step.guards.index(refusal[0]), refusal))
     if not refusals:
         known = _ELSEWHERE.get(event)
         missing = f"one of the phases {', '.join(known)}" if known else "an event type of the catalogue"
-        refusals.append(("phase", missing))
+        refusals.append((0, ("phase", missing)))
     raise IllegalEvent(c.id, c.phase, event, *_most_telling(refusals))
 
 
-def _most_telling(refusals: list[tuple[str, str]]) -> tuple[str, str]:
-    """Rows are ordered special to general, so the last refusal is the one that a caller can act on."""
-    return refusals[-1]
+def _most_telling(refusals: list[tuple[int, tuple[str, str]]]) -> tuple[str, str]:
+    """The row that came furthest is the one that was meant; of equals the last, as rows go special to general."""
+    return max(reversed(refusals), key=lambda found: found[0])[1]
 
 
-def admit(world: World, campaign: str, event: str, payload: Mapping[str, Any], time_ns: int) -> str:
+def admit(
+    world: World, campaign: str, event: str, payload: Mapping[str, Any], time_ns: int, actor: str = "daemon"
+) -> str:
     """Check one event against the state before it; return the phase after it.
 
     Raises:
@@ -87,10 +91,10 @@ def admit(world: World, campaign: str, event: str, payload: Mapping[str, Any], t
         raise IllegalEvent("", "daemon", event, "campaign", "a campaign")
     c = world.campaigns.get(campaign) or Campaign(campaign, created_ns=time_ns)
     if event not in FACTS:
-        return destination(world, c, event, payload, time_ns)
+        return destination(world, c, event, payload, time_ns, actor)
     if c.phase == "draft":
         raise IllegalEvent(campaign, c.phase, event, "phase", "campaign.created")
-    refusal = _refused(Ask(world, c, payload, time_ns), FACTS[event])
+    refusal = _refused(Ask(world, c, payload, time_ns, actor), FACTS[event])
     if refusal is not None:
         raise IllegalEvent(campaign, c.phase, event, *refusal)
     return c.phase

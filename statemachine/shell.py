@@ -82,7 +82,7 @@ class CampaignMachine:
         finally:
             self._table.remove_model(position)
         if not moved:
-            destination(ask.world, ask.c, event, ask.p, ask.time_ns)  # raises, and says why
+            destination(ask.world, ask.c, event, ask.p, ask.time_ns, ask.actor)  # raises, and says why
             raise IllegalEvent(ask.c.id, ask.c.phase, event, "transitions", "agreement with the compiled table")
         return str(position.state)
 

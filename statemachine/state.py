@@ -52,7 +52,11 @@ class Launch:
 
 @dataclass(slots=True)
 class Attempt:
-    """One patch attempt. ``status`` is proposed, applied, accepted or reverted."""
+    """One patch attempt. ``status`` is proposed, applied, accepted or reverted; ``kind`` patch, fix or finalize.
+
+    ``gain_by`` is what it gained on each scenario, percent; ``salt`` makes the seeds of its blocks such as nobody
+    could know before the patch was there.
+    """
 
     attempt_id: str
     round: int
@@ -68,10 +72,17 @@ class Attempt:
     gates: dict[str, bool] = field(default_factory=dict)
     tests: bool | None = None
     equivalence: bool | None = None
+    accuracy: bool | None = None
     refused_by: str = ""
     reason: str = ""
     gain_pct: float | None = None
     findings: list[JSON] = field(default_factory=list)
+    kind: str = "patch"
+    parent: str = ""
+    contract: JSON = field(default_factory=dict)
+    summary: JSON = field(default_factory=dict)
+    gain_by: dict[str, float] = field(default_factory=dict)
+    salt: int = 0
 
 
 @dataclass(slots=True)
@@ -98,21 +109,30 @@ class Campaign:
     probes: dict[str, JSON] = field(default_factory=dict)
     unsupported: dict[str, str] = field(default_factory=dict)
     host: JSON = field(default_factory=dict)
+    harness: str = ""
     preflight_failed: JSON = field(default_factory=dict)
     history: str = ""
+    consulted: JSON = field(default_factory=dict)
     open_prs: bool = False
     workload_digest: str = ""
+    heldout: dict[str, JSON] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     exhausted: list[str] = field(default_factory=list)
     winners: dict[str, JSON] = field(default_factory=dict)
     baseline_digest: str = ""
     plan_digest: str = ""
+    plan: JSON = field(default_factory=dict)
+    amendments: dict[str, JSON] = field(default_factory=dict)
+    base: str = ""
+    base_tests: JSON = field(default_factory=dict)
     champion: str = ""
     branch: str = ""
     round: int = 0
     fairness: JSON = field(default_factory=dict)
     aa: JSON = field(default_factory=dict)
     gaps: list[JSON] = field(default_factory=list)
+    heldout_check: JSON = field(default_factory=dict)
+    finalized: bool = False
     profiles: dict[str, JSON] = field(default_factory=dict)
     tables: JSON = field(default_factory=dict)
     pipeline: JSON = field(default_factory=dict)
@@ -122,8 +142,17 @@ class Campaign:
     current_attempt: str = ""
     checkpoints: int = 0
     review: JSON = field(default_factory=dict)
+    verdicts: dict[str, JSON] = field(default_factory=dict)
     review_failures: int = 0
+    issues: dict[str, JSON] = field(default_factory=dict)
+    ideas: list[JSON] = field(default_factory=list)
+    waits: dict[str, JSON] = field(default_factory=dict)
+    answers: dict[str, JSON] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
+    transcripts: dict[str, JSON] = field(default_factory=dict)
     stalls: int = 0
+    recovery: bool = False
+    weak: int = 0
     fix_cycles: int = 0
     report: list[JSON] = field(default_factory=list)
     cleaned: bool = False

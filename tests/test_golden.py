@@ -1,6 +1,7 @@
 """Ledgers of every release replay for ever: same chain, same state, every guard still satisfied."""
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.jsonl.gz"))
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=[path.name.removesuffix(".jsonl.gz") for path in GOLDEN])
 def test_a_golden_ledger_replays(golden: Path, tmp_path: Path) -> None:
-    """Verify finds nothing but the artifacts, which are not kept, and the fold is the same to the byte."""
+    """Verify finds nothing but the artifacts, which are not kept; all that its release knew folds to the same."""
     export = tmp_path / "golden.jsonl"
     export.write_bytes(gzip.decompress(golden.read_bytes()))
     judge = Judge()
@@ -22,7 +23,17 @@ def test_a_golden_ledger_replays(golden: Path, tmp_path: Path) -> None:
     assert report.events > 400
     assert {problem.kind for problem in report.problems} <= {"artifact_missing"}
     state = golden.with_name(golden.name.replace(".jsonl.gz", ".state.json.gz"))
-    assert to_json(judge.world).encode() == gzip.decompress(state.read_bytes())
+    then, now = json.loads(gzip.decompress(state.read_bytes())), json.loads(to_json(judge.world))
+    assert known_then(now, then) == then
+
+
+def known_then(now: object, then: object) -> object:
+    """The part of a value that an older one has keys for: later releases know more of the same events."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return {key: known_then(value, then[key]) for key, value in now.items() if key in then}
+    if isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        return [known_then(*pair) for pair in zip(now, then, strict=True)]
+    return now
 
 
 def test_every_release_has_its_golden_ledger() -> None:

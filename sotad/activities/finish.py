@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import psutil
 from ledger.reader import Reader
 from sotad import git
 from sotad.activities.context import Context
+from sotad.activities.workspace import workspaces
+from sotad.agents.desk import HOME, desk_of
 from sotad.report import build
 from statemachine.state import JSON
 
@@ -18,13 +21,15 @@ LAST_BREATH_S = 5.0
 
 
 async def clean_up(ctx: Context) -> str:
-    """End every run of this campaign that still lives and remove its worktrees; record before and after."""
+    """End every run of this campaign that still lives, remove its worktrees and homes; record before and after."""
     before = await _listing(ctx)
     for run in await ctx.host.list_runs(f"{ctx.campaign}/"):
         status = await ctx.host.status(run)
         if not status.over or status.phase == "lost":
             await ctx.host.stop(run)
+        await asyncio.to_thread(shutil.rmtree, desk_of(ctx.host.path(run)) / HOME, ignore_errors=True)
     await _remove_worktrees(ctx)
+    await asyncio.to_thread(shutil.rmtree, workspaces(ctx), ignore_errors=True)
     if not ctx.recorded("cleanup.finished"):
         await ctx.once("cleanup.finished", {"before": before, "after": await _left(ctx)})
     return "clean"

@@ -13,6 +13,7 @@ from sotad.activities.server import environment
 from sotad.frameworks import FRAMEWORKS
 from sotad.frameworks.help import parse_help
 from sotad.frameworks.identity import identity_command
+from sotad.harness import harness_digest
 from statemachine.evidence import digest
 from statemachine.machine import IllegalEvent
 from statemachine.state import JSON
@@ -66,7 +67,8 @@ async def preflight(ctx: Context) -> str:
     try:
         facts = await ctx.host.probe()
         if not ctx.recorded("outcome"):
-            await ctx.once("preflight.passed", {"host": facts}, "outcome")
+            harness = await asyncio.to_thread(harness_digest)
+            await ctx.once("preflight.passed", {"host": facts, "harness": harness}, "outcome")
     except IllegalEvent as refused:
         if refused.guard == "lease_held":  # given back while the campaign was paused: tried again with a new one
             raise

@@ -107,7 +107,7 @@ def _runs(ctx: Context) -> list[tuple[str, int, int]]:
 def _next_run(ctx: Context) -> tuple[str, int, int] | None:
     """The first run that has no row; None when there is none, or a rate search knows enough."""
     for scenario, run, seed in _runs(ctx):
-        if not ctx.recorded(_bench(scenario, run)):
+        if not ctx.recorded(bench(scenario, run)):
             return (scenario, run, seed) if not _searches(ctx) or _rate(ctx, scenario) is not None else None
     return None
 
@@ -121,14 +121,19 @@ def _rate(ctx: Context, scenario: str) -> float | None:
     return goodput.next_rate(ctx.c, ctx.params["framework"], scenario) if _searches(ctx) else None
 
 
-def _bench(scenario: str, run: int) -> str:
+def _variant(ctx: Context, scenario: str) -> JSON | None:
+    """The variant that no agent was shown, in a launch that asks for it."""
+    return ctx.c.heldout[scenario] if ctx.params["purpose"] == "heldout" else None
+
+
+def bench(scenario: str, run: int) -> str:
     """Name of a measurement: of its run directory, and of its row's event."""
     return f"bench-{scenario}-{run}"
 
 
 async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: int) -> None:
     """One run of the load generator, and its row; what was disturbed is thrown out and repeated."""
-    name = _bench(scenario, run)
+    name = bench(scenario, run)
     about = {**_who(ctx), "scenario": scenario, "run": run, "seed": seed}
     await ctx.once("benchmark.started", about, f"{name}-started")
     reasons: list[str] = []
@@ -151,7 +156,7 @@ async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: 
 async def _sample(ctx: Context, server: Server, name: str, scenario: str, seed: int) -> tuple[bytes, list[str]]:
     """What the load generator wrote, and why it does not count: somebody else's GPU work, or too busy a client."""
     rate = _rate(ctx, scenario)
-    workload = load_spec(ctx.spec, server.url, server.model, scenario, seed, rate)
+    workload = load_spec(ctx.spec, server.url, server.model, scenario, seed, rate, _variant(ctx, scenario))
     out = ctx.path(name, "out.json")
     argv = ("-m", "sotad.loadgen", "spec.json.in", str(out))
     folder = ctx.host.path(ctx.run_id(name))
@@ -172,7 +177,7 @@ async def _sample(ctx: Context, server: Server, name: str, scenario: str, seed: 
 
 async def _judge(ctx: Context, scenario: str, run: int) -> None:
     """In the search, the SLA verdict on a recorded row."""
-    finished = ctx.recorded(_bench(scenario, run))
+    finished = ctx.recorded(bench(scenario, run))
     if finished is None or ctx.params["purpose"] != "search":
         return
     row = finished.payload["row"]

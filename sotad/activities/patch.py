@@ -1,40 +1,110 @@
-"""One patch attempt: proposal, implementation on a branch of its own, gates, tests, equal outputs."""
+"""One patch attempt: proposal, implementation in a workspace of its own, gates, and the target's tests."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import os
+import shutil
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ledger.reader import Reader
 from sotad import git
+from sotad.activities.agents import ask_agent
 from sotad.activities.context import ActivityFailed, Context
-from sotad.activities.gates import commit_gates
-from sotad.activities.server import Server, ServerFailed, render_launch, require
-from sotad.activities.worktrees import attempt_worktree, checkout
-from sotad.agents import agent_command
-from sotad.benchmark.equivalence import compare
-from sotad.frameworks import FRAMEWORKS
-from sotad.hosts.base import HostError, RunSpec
-from statemachine import evidence
+from sotad.activities.gates import establish, remember
+from sotad.activities.guard import guarded
+from sotad.activities.knowledge import notes_for
+from sotad.activities.workspace import Taken, Workspace, attempt_workspace, lent, publish, take_over, taken_before
+from sotad.activities.worktrees import checkout
+from sotad.gates import GATES, Gate, Outcome, commit_exists, evaluate, own_tests, passed_in
+from sotad.redact import redactor
+from sotad.shim import LOG_LIMIT_BYTES
+from statemachine import evidence, loop, plan
 from statemachine.state import JSON
+
+ASKED = "asked"
+WITHHELD = ("no_secrets", "large_files")  # what they refuse does not get into the user's repository
+LONGEST_NOTES = 20_000
+MOST_PULLS = 20
+READ = ("history.noted", "openpr.scanned")
+Said = TypeVar("Said", bound=BaseModel)
+
+
+class Idea(BaseModel):
+    """Where else an improvement may come from; ``licence`` of its source, ``applicability`` to these rows."""
+
+    origin: str
+    reference: str
+    licence: str
+    applicability: str
+
+
+class Source(BaseModel):
+    """Where something that was taken over into a file comes from."""
+
+    path: str = ""
+    source: str
+    licence: str
+
+
+class Proposal(BaseModel):
+    """What an implementer answers when it is asked for an idea; more keys are its own affair."""
+
+    decline: str = ""
+    rows: list[str] = []
+    hypothesis: str = ""
+    contract: JSON | None = None
+    ideas: list[Idea] = []
+    question: str = ""
+
+
+class Implementation(BaseModel):
+    """What an implementer says of what it did; the gates compare it with what is there."""
+
+    summary: str = ""
+    files: list[str] = []
+    tests: list[str] = []
+    provenance: list[Source] = []
+    complete: bool = False
+    question: str = ""
+
+
+def said(model: type[Said], answer: JSON) -> Said:
+    """The answer in its form.
+
+    Raises:
+        ActivityFailed: it has not got it; the text names the field.
+    """
+    try:
+        return model.model_validate(answer)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(str(part) for part in found["loc"])
+        raise ActivityFailed(f"the implementer's {model.__name__.lower()}: {where}: {found['msg']}") from None
+
+
+# --- proposing ------------------------------------------------------------------------------------------------
 
 
 async def propose(ctx: Context) -> str:
     """Ask the implementer which of the open rows it can improve, and how; a refusal settles those rows."""
     if done := ctx.recorded("outcome"):
         return done.type
+    if ctx.recorded("question"):
+        return ASKED
     rows = evidence.plausible_rows(ctx.c)
-    request = {
-        "action": "propose",
-        "rows": [row for row in ctx.c.tables["rows"] if row["row_id"] in rows],
-        "statement": ctx.c.rootcause["statement"],
-        "tried": [
-            {"hypothesis": a.hypothesis, "status": a.status, "gate": a.refused_by} for a in ctx.c.attempts.values()
-        ],
-    }
+    about_rows = await notes_for(ctx, _rows(ctx, rows))
+    request = {**proposal_request(ctx, rows), **await asyncio.to_thread(_history, ctx), "row_notes": about_rows}
     folder = await checkout(ctx, ctx.c.target, ctx.c.champion)
-    answer = _proposal(await ask_agent(ctx, "implementer", request, folder))
+    answer = said(Proposal, await ask_agent(ctx, "implementer", request, folder))
+    if answer.question:
+        return await _ask(ctx, answer.question)
+    if answer.ideas:
+        ideas = {"round": ctx.c.round, "ideas": [idea.model_dump() for idea in answer.ideas]}
+        await ctx.once("idea.recorded", ideas, actor=_actor(ctx))
     cited = [row for row in answer.rows if row in rows]
     if answer.decline or not cited:
         reason = answer.decline or "the proposal cites no open row"
@@ -45,194 +115,217 @@ async def propose(ctx: Context) -> str:
         "attempt_id": f"a{len(ctx.c.attempts) + 1}",
         "citations": cited,
         "hypothesis": answer.hypothesis,
+        "contract": answer.contract,
     }
-    await ctx.once("patch.proposed", proposed, "outcome", actor="implementer:" + _driver(ctx, "implementer"))
+    await ctx.once("patch.proposed", proposed, "outcome", actor=_actor(ctx))
     return answer.hypothesis
 
 
-class Proposal(BaseModel):
-    """What an implementer answers when it is asked for an idea; more keys are its own affair."""
-
-    decline: str = ""
-    rows: list[str] = []
-    hypothesis: str = ""
-
-
-def _proposal(answer: JSON) -> Proposal:
-    try:
-        return Proposal.model_validate(answer)
-    except ValidationError as error:
-        found = error.errors()[0]
-        raise ActivityFailed(f"the implementer's proposal: {found['loc'][0]}: {found['msg']}") from None
-
-
-def _driver(ctx: Context, role: str) -> str:
-    return str(ctx.spec[role]["driver"])
-
-
-async def ask_agent(ctx: Context, role: str, request: JSON, folder: Path) -> JSON:
-    """Run an agent in a folder with a request file; its result file is what it said.
-
-    Raises:
-        ActivityFailed: it failed, or left no JSON object.
-        RunLost: its process vanished.
-    """
-    agent = ctx.spec[role]
-    home = Path(ctx.host.path(ctx.run_id(role)))
-    argv = agent_command(agent, role, str(home / "request.json"), str(home / "result.json"))
-    spec = ctx.command(argv, timeout_s=agent["timeout_s"], cwd=str(folder), **_identity())
-    data = json.dumps(request, sort_keys=True, indent=1).encode()
-    status = await ctx.run(role, spec, {"request.json": data})
-    require(status, f"the {role}", await ctx.tail(role))
-    try:
-        answer = json.loads(await ctx.output(role, "result.json", 1 << 22))
-    except (HostError, ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        raise ActivityFailed(f"the {role} left no JSON object in result.json")
-    return answer
-
-
-def _identity() -> dict[str, str]:
-    """Who commits: agents have no identity of the user's."""
+def proposal_request(ctx: Context, rows: list[str]) -> JSON:
+    """What the implementer is told when it is asked for the next change: evidence, what was tried, what is owed."""
+    c = ctx.c
     return {
-        "GIT_AUTHOR_NAME": "sotad implementer",
-        "GIT_AUTHOR_EMAIL": "implementer@sotad.invalid",
-        "GIT_COMMITTER_NAME": "sotad implementer",
-        "GIT_COMMITTER_EMAIL": "implementer@sotad.invalid",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        **_common(ctx),
+        "action": "propose",
+        "rows": _rows(ctx, rows),
+        "statement": c.rootcause["statement"],
+        "gaps": c.gaps[-1:],
+        "tried": [{"hypothesis": a.hypothesis, "status": a.status, "gate": a.refused_by} for a in c.attempts.values()],
+        "rejected": c.rejected_rows,
+        "ideas": c.ideas,
+        "recovery": c.recovery,
+        "weak": c.weak if loop.research_owed(c) else 0,
     }
+
+
+def _common(ctx: Context) -> JSON:
+    """What every request of an implementer holds. Nothing of the held-out workload."""
+    own = ctx.c.plan.get("plan") or {}
+    questions = {name: found for name, found in ctx.c.answers.items() if name.startswith("question:")}
+    return {
+        "campaign": ctx.campaign,
+        "target": ctx.c.target,
+        "round": ctx.c.round,
+        "goal": own.get("goal", ""),
+        "criteria": own.get("criteria", []),
+        "boundary": plan.boundary(own) if own else [],
+        "paths": ctx.spec["frameworks"][ctx.c.target]["paths"],
+        "issues": loop.open_issues(ctx.c),
+        "answers": questions,
+    }
+
+
+def _rows(ctx: Context, names: list[str]) -> list[JSON]:
+    return [row for row in ctx.c.tables.get("rows", []) if row["row_id"] in names]  # none after a fresh intake
+
+
+def _history(ctx: Context) -> JSON:
+    """What was read before patching: the notes, and the pull requests that were open."""
+    with Reader(ctx.state_dir / "ledger.db") as reader:
+        last = {event.type: event.payload for event in reader.events(campaign=ctx.campaign) if event.type in READ}
+    noted, scanned = (last.get(type_, {}) for type_ in READ)
+    notes = ctx.artifacts.read(noted["notes"]["sha256"]).decode(errors="replace") if noted else ""
+    return {"notes": notes[:LONGEST_NOTES], "pulls": scanned.get("found", [])[:MOST_PULLS]}
+
+
+async def _ask(ctx: Context, text: str) -> str:
+    """Put a question of the implementer to a person; the campaign waits, then this job is done anew."""
+    subject = f"question:{ctx.job.replace('/', '-')}-{ctx.attempt}"
+    question = {"subject": subject, "text": text, "by": "implementer"}
+    await ctx.once("human.question", question, "question", actor=_actor(ctx))
+    return ASKED
+
+
+def _actor(ctx: Context) -> str:
+    return f"implementer:{ctx.spec['implementer']['driver']}"
+
+
+# --- implementing ----------------------------------------------------------------------------------------------
 
 
 async def implement(ctx: Context) -> str:
-    """Let the implementer commit on the attempt's branch, then judge the commit by the mechanical gates."""
-    attempt = ctx.c.attempt
-    repo = Path(ctx.spec["frameworks"][ctx.c.target]["checkout"])
-    folder, branch = await attempt_worktree(ctx, attempt.attempt_id, attempt.base)
-    request = {
-        "action": "implement",
-        "attempt_id": attempt.attempt_id,
-        "hypothesis": attempt.hypothesis,
-        "rows": [row for row in ctx.c.tables["rows"] if row["row_id"] in attempt.citations],
-        "findings": attempt.findings,
-        "paths": ctx.spec["frameworks"][ctx.c.target]["paths"],
-    }
-    if not ctx.recorded("gate-clean_tree"):
-        await ask_agent(ctx, "implementer", request, folder)
-    gates = await commit_gates(ctx, repo, folder, branch)
-    for gate in gates:
-        await ctx.once("gate.evaluated", {"attempt_id": attempt.attempt_id, **gate._asdict()}, f"gate-{gate.gate}")
-    if all(gate.passed for gate in gates):
-        await _apply(ctx, repo, folder, branch)
-        return "applied"
-    return f"refused by {next(gate.gate for gate in gates if not gate.passed)}"
-
-
-async def _apply(ctx: Context, repo: Path, folder: Path, branch: str) -> None:
+    """Let the implementer commit in the attempt's workspace, then judge the commit by the mechanical gates."""
+    if ctx.recorded("question"):
+        return ASKED
     if ctx.recorded("patch.applied"):
-        return
+        return "done"
     attempt = ctx.c.attempt
-    commit = await git.head(folder)
+    space = await attempt_workspace(ctx, attempt.attempt_id, attempt.base)
+    if not ctx.recorded("summary.recorded"):
+        await remember(ctx, space)
+        borrowed = [await lent(space)]
+        given = await ask_agent(ctx, "implementer", work_request(ctx, space), space.folder, readable=borrowed)
+        answer = said(Implementation, given)
+        if answer.question:
+            return await _ask(ctx, answer.question)
+        await _summarize(ctx, answer)
+    judged = ctx.recorded(f"gate-{GATES[0].__name__}")  # what was judged counts, not what lies there by now
+    taken = await (taken_before(space) if judged else take_over(space))
+    gates = await _judged(ctx, space, taken)
+    if gates is None:
+        return "nothing to simplify"
+    refused = [gate.gate for gate in gates if not gate.passed]
+    kept = space.base if taken.trouble or any(gate in refused for gate in WITHHELD) else taken.commit
+    await publish(space, kept)
+    if refused:
+        return f"refused by {refused[0]}"
+    await _apply(ctx, space, taken.commit)
+    return "applied"
+
+
+def work_request(ctx: Context, space: Workspace) -> JSON:
+    """What the implementer is told when it is to change something."""
+    attempt = ctx.c.attempt
+    return {
+        **_common(ctx),
+        "action": "finalize" if attempt.kind == "finalize" else "implement",
+        "kind": attempt.kind,
+        "attempt_id": attempt.attempt_id,
+        "branch": space.branch,
+        "hypothesis": attempt.hypothesis,
+        "contract": attempt.contract,
+        "rows": _rows(ctx, attempt.citations),
+        "findings": attempt.findings,
+    }
+
+
+async def _summarize(ctx: Context, answer: Implementation) -> None:
+    attempt = ctx.c.attempt.attempt_id
+    document = await ctx.keep_json(answer.model_dump(), f"humanize/summary-{attempt}-{ctx.attempt}.json")
+    known = answer.model_dump(include={"files", "tests", "provenance", "complete"})
+    summary = {**known, "attempt_id": attempt, "text": answer.summary, "document": document}
+    await ctx.once("summary.recorded", summary, actor=_actor(ctx))
+
+
+async def _judged(ctx: Context, space: Workspace, taken: Taken) -> list[Gate] | None:
+    """Every gate, as recorded; None when there was nothing to simplify: that there is no commit is on record then.
+
+    Gates that are on record stand: what they looked at may have been changed since, by ourselves.
+    """
+    names = [gate.__name__ for gate in GATES]
+    if not all(ctx.recorded(f"gate-{name}") for name in names):
+        facts = await establish(ctx, space, taken)
+        untouched = facts.commit == facts.base and not facts.trouble and not facts.dirty
+        if ctx.c.attempt.kind == "finalize" and untouched:
+            await _record_gate(ctx, commit_exists(facts))
+            return None
+        for gate in evaluate(facts):
+            await _record_gate(ctx, gate)
+    events = [ctx.recorded(f"gate-{name}") for name in names]
+    return [Gate(**{key: e.payload.get(key, "") for key in Gate._fields}) for e in events if e]
+
+
+async def _record_gate(ctx: Context, gate: Gate) -> None:
+    clean = redactor(os.environ, ctx.spec["implementer"]["env_from"])  # names of files stand in details
+    evaluated = {"attempt_id": ctx.c.attempt.attempt_id, **clean(gate._asdict())}
+    await ctx.once("gate.evaluated", evaluated, f"gate-{gate.gate}")
+
+
+async def _apply(ctx: Context, space: Workspace, commit: str) -> None:
+    attempt, repo = ctx.c.attempt, space.repo
     diff = await ctx.keep((await git.diff(repo, attempt.base, commit)).encode(), f"patches/{attempt.attempt_id}.diff")
-    subject = (await git.git(repo, "log", "-1", "--format=%s", commit)).strip()
     applied = {
         "attempt_id": attempt.attempt_id,
         "base": attempt.base,
         "commit": commit,
-        "branch": branch,
+        "branch": space.branch,
         "files": await git.changed_files(repo, attempt.base, commit),
         "diff": diff,
-        "subject": subject,
+        "subject": (await git.git(repo, "log", "-1", "--format=%s", commit)).strip(),
     }
-    await ctx.once("patch.applied", applied, actor="implementer:" + _driver(ctx, "implementer"))
+    await ctx.once("patch.applied", applied, actor=_actor(ctx))
+
+
+# --- testing ----------------------------------------------------------------------------------------------------
+
+
+async def _to_test(ctx: Context, commit: str) -> Path:
+    """A copy of the worktree for tests to write in: what they leave is neither served nor shown to git."""
+    folder = ctx.path("tests", "tree")
+    if (await ctx.host.status(ctx.run_id("tests"))).phase == "absent":
+        tree = await checkout(ctx, ctx.c.target, commit)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.copytree, tree, folder, symlinks=True)
+    return folder
+
+
+async def run_base_tests(ctx: Context) -> str:
+    """Run the target's own tests once on the commit that the loop began at: a patch is held to how many pass there.
+
+    Raises:
+        ActivityFailed: they did not come to an end by themselves.
+    """
+    run = await _run_tests(ctx, ctx.c.base, "tests/base.log")
+    if run["exit_code"] is None:
+        raise ActivityFailed("the target's tests do not come to their end on the base")
+    await ctx.once("base.tested", {"commit": ctx.c.base, **run})
+    return f"exit code {run['exit_code']}, {run['counted']} passed"
 
 
 async def run_tests(ctx: Context) -> str:
     """Run the target's own tests on the patched commit; the daemon's run counts, not the agent's word."""
-    attempt, target = ctx.c.attempt, ctx.spec["frameworks"][ctx.c.target]
-    argv = [target["python"] or "python3", *target["tests"]]
-    folder = await checkout(ctx, ctx.c.target, attempt.commit)
-    status = await ctx.run(
-        "tests", ctx.command(tuple(argv), timeout_s=1800, cwd=str(folder), PYTHONDONTWRITEBYTECODE="1")
-    )
-    log = await ctx.output("tests") + await ctx.output("tests", "stderr.log")
-    kept = await ctx.keep(log, f"tests/{attempt.attempt_id}.log")
-    passed = status.succeeded and bool(target["tests"])
-    finished = {"attempt_id": attempt.attempt_id, "passed": passed, "command": argv, "log": kept}
-    await ctx.once("tests.finished", {**finished, "exit_code": status.exit_code})
-    detail = f"exit code {status.exit_code}" if target["tests"] else "no tests are configured for the target"
-    gate = {"gate": "tests", "passed": passed, "detail": detail, "satisfy": "the target's own tests pass"}
-    await ctx.once("gate.evaluated", {"attempt_id": attempt.attempt_id, **gate}, "gate-tests")
-    return detail
-
-
-async def compare_outputs(ctx: Context) -> str:
-    """Ask the champion and the patched commit the same prompts greedily; every answer must be the same."""
     attempt = ctx.c.attempt
-    try:
-        champion = await _answers(ctx, "champion", attempt.base)
-    except ServerFailed as error:
-        raise ActivityFailed(f"the champion could not be asked: {error}") from None
-    try:
-        challenger = await _answers(ctx, "challenger", attempt.commit)
-        found = compare(champion, challenger)
-    except ServerFailed as error:  # the patch broke it: that is an answer, and a different one
-        challenger, found = {}, _all_differ(str(error), ctx.spec["equivalence"]["prompts"])
-    except ValueError as error:
-        raise ActivityFailed(str(error)) from None
-    answers = {"champion": champion, "challenger": challenger}
-    evidence_file = await ctx.keep_json({"comparison": found, **answers}, f"equivalence/{attempt.attempt_id}.json")
-    differing = len(found["differences"])
-    detail = f"{found['prompts'] - differing} of {found['prompts']} outputs are the same"
-    if differing:
-        detail += f"; first: {found['differences'][0]['reasons'][0]}"
-    known = {"attempt_id": attempt.attempt_id, "passed": found["equal"]}
-    finished = {**known, "prompts": found["prompts"], "differing": differing, "detail": detail}
-    await ctx.once("equivalence.finished", {**finished, "evidence": evidence_file})
-    gate = {"gate": "output_equivalence", "detail": detail, "satisfy": "every output equals the champion's"}
-    await ctx.once("gate.evaluated", {**known, **gate}, "gate-output_equivalence")
-    return detail
+    run = await _run_tests(ctx, attempt.commit, f"tests/{attempt.attempt_id}.log")
+    base = Outcome(ctx.c.base_tests.get("exit_code"), ctx.c.base_tests.get("counted"))
+    gate = own_tests(Outcome(run["exit_code"], run["counted"]), base)
+    if not ctx.spec["frameworks"][ctx.c.target]["tests"]:
+        gate = gate._replace(passed=False, detail="no tests are configured for the target")
+    about = {"attempt_id": attempt.attempt_id}
+    await ctx.once("tests.finished", {**about, "passed": gate.passed, **run})
+    await ctx.once("gate.evaluated", {**about, **gate._asdict()}, "gate-tests")
+    return gate.detail
 
 
-def _all_differ(reason: str, prompts: int) -> JSON:
-    """The comparison with a server that did not come up, in the words of ``compare``."""
-    differences = [{"index": index, "reasons": [f"error: {reason}"]} for index in range(prompts)]
-    return {"equal": False, "prompts": prompts, "differences": differences}
-
-
-async def _answers(ctx: Context, side: str, commit: str) -> JSON:
-    """Every answer of one commit, from a server of its own.
-
-    Raises:
-        ServerFailed: it did not come up, or died while it was asked.
-    """
-    name = f"ask-{side}"
-    if not (await ctx.host.status(ctx.run_id(name))).succeeded:
-        await _ask(ctx, side, name, commit)
-    await ctx.stop(side)
-    answer: JSON = json.loads(await ctx.output(name, "out.json", 1 << 26))
-    return answer
-
-
-async def _ask(ctx: Context, side: str, name: str, commit: str) -> None:
+async def _run_tests(ctx: Context, commit: str, path: str) -> JSON:
+    """Command, exit code, number of tests that passed and log of the daemon's run on a commit."""
     target = ctx.spec["frameworks"][ctx.c.target]
-    candidate = evidence.target_candidate(ctx.c, ctx.c.scenarios[0])
-    flags = next(entry["flags"] for entry in target["candidates"] if entry["id"] == candidate)
-    server = await Server.start(ctx, target["kind"], await render_launch(ctx, ctx.c.target, commit, flags), side)
-    await server.ready()
-    await ctx.start(name, *_question(ctx, server, name))
-    status = await server.while_running(name)
-    require(status, "equivalence prompts", await ctx.tail(name))
-
-
-def _question(ctx: Context, server: Server, name: str) -> tuple[RunSpec, dict[str, bytes]]:
-    wanted = ctx.spec["equivalence"]
-    scenario = {"name": "equivalence", "num_prompts": wanted["prompts"], "seed": wanted["seed"]}
-    scenario |= {"input_len": wanted["input_len"], "output_len": wanted["output_len"]}
-    model = FRAMEWORKS[server.kind].served_model(ctx.spec["model"])
-    request = {"base_url": server.url, "endpoint": ctx.spec["workload"]["endpoint"], "model": model}
-    folder = ctx.host.path(ctx.run_id(name))
-    spec = ctx.python(
-        "-m", "sotad.benchmark.equivalence", "spec.json.in", str(Path(folder) / "out.json"), timeout_s=600, cwd=folder
-    )
-    return spec, {"spec.json.in": json.dumps({**request, "scenario": scenario}).encode()}
+    argv = [target["python"] or "python3", *target["tests"]]
+    folder = await _to_test(ctx, commit)
+    within = guarded(ctx, ctx.c.target, tuple(argv), writable=[folder])
+    variables = {**(target.get("env") or {}), "PYTHONDONTWRITEBYTECODE": "1"}  # what serves it; secrets are not lent
+    status = await ctx.run("tests", ctx.command(within, timeout_s=1800, cwd=str(folder), **variables))
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    out, errors = [await ctx.output("tests", name, LOG_LIMIT_BYTES) for name in ("stdout.log", "stderr.log")]
+    counted = await asyncio.to_thread(lambda: passed_in(b"\n".join((out, errors)).decode(errors="replace")))
+    ended = status.exit_code if status.reason == "exited" else None
+    return {"command": argv, "exit_code": ended, "counted": counted, "log": await ctx.keep(out + errors, path)}

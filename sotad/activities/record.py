@@ -1,108 +1,58 @@
-"""The end of a round: the checkpoint of what was learned, and the independent review of it."""
+"""The checkpoint of what a round learned, and the ledgers of the loop as files beside it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import asyncio
+import copy
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from ledger.durable import sync_folder
+from ledger.reader import Reader
 from sotad import git
-from sotad.activities.context import ActivityFailed, Context, RunLost
-from sotad.activities.patch import ask_agent
-from sotad.activities.worktrees import checkout
-from statemachine.state import JSON, Campaign
+from sotad.activities.context import Context
+from sotad.report.checkpoint import checkpoint_json
+from sotad.report.facts import Facts
+from sotad.report.ledgers import ledger_files
+from statemachine.state import Campaign
 
-
-class Finding(BaseModel):
-    """One finding of a review."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    severity: Literal["P0", "P1", "P2", "P3"]
-    lane: Literal["mainline", "blocking", "queued"]
-    text: str = Field(min_length=1)
-    path: str = ""
-    line: int | None = None
-
-
-class Verdict(BaseModel):
-    """What a reviewer must answer; zero findings are said with an empty list, never by leaving it out."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    mainline: Literal["ADVANCED", "STALLED", "REGRESSED"]
-    control: Literal["CONTINUE", "COMPLETE", "STOP"]
-    findings: list[Finding]
-    summary: str = Field(min_length=1)
+CHECKPOINT = "model-loop-checkpoint.json"
 
 
 async def checkpoint(ctx: Context) -> str:
-    """Write what a resume needs, and move the campaign branch to the champion."""
+    """Write what a resume needs, and move the campaign branch to the champion.
+
+    The ledgers come first: where a checkpoint is on record, its files are there.
+    """
     repo = Path(ctx.spec["frameworks"][ctx.c.target]["checkout"])
     await git.git(repo, "update-ref", f"refs/heads/{ctx.c.branch}", ctx.c.champion)
-    document = await ctx.keep_json(checkpoint_of(ctx.c), f"humanize/checkpoint-r{ctx.c.round}.json")
     if not ctx.recorded("checkpoint.written"):
-        written = {"round": ctx.c.round, "commit": ctx.c.champion, "document": document}
-        await ctx.once("checkpoint.written", written)
+        files = await asyncio.to_thread(_files, ctx, copy.deepcopy(ctx.c))
+        await asyncio.to_thread(write_files, ctx.state_dir / "ledgers" / ctx.campaign, files)
+        document = await ctx.keep(files[CHECKPOINT], f"humanize/checkpoint-r{ctx.c.round}.json")
+        await ctx.once("checkpoint.written", {"round": ctx.c.round, "commit": ctx.c.champion, "document": document})
     return ctx.c.champion
 
 
-def checkpoint_of(c: Campaign) -> JSON:
-    """The loop's position as data."""
-    return {
-        "model": c.spec["model"],
-        "hardware": c.spec["hardware"],
-        "workload_digest": c.workload_digest,
-        "sla": c.spec["sla"],
-        "winners": c.winners,
-        "branch": c.branch,
-        "champion": c.champion,
-        "round": c.round,
-        "gaps": c.gaps,
-        "rejected_rows": c.rejected_rows,
-        "attempts": {name: asdict(attempt) for name, attempt in c.attempts.items()},
-    }
+def _files(ctx: Context, c: Campaign) -> dict[str, bytes]:
+    """Every ledger, and the checkpoint, from the events that the state was folded from."""
+    with Reader(ctx.state_dir / "ledger.db") as reader:
+        events = [event for event in reader.events(campaign=ctx.campaign) if event.seq <= c.seq]
+    facts = Facts(c, events, ctx.artifacts.read)
+    return {**ledger_files(facts), CHECKPOINT: checkpoint_json(facts)}
 
 
-async def review(ctx: Context) -> str:
-    """Have the round reviewed by a process of its own; only a complete, well-formed verdict counts."""
-    if done := ctx.recorded("outcome"):
-        return done.type
-    request = _inputs(ctx)
-    inputs = await ctx.keep_json(request, f"review/r{ctx.c.round}-request.json")
-    asked = {"round": ctx.c.round, "attempt_id": ctx.c.current_attempt, "inputs": inputs}
-    await ctx.once("review.requested", asked)
-    folder = await checkout(ctx, ctx.c.target, ctx.c.attempt.commit or ctx.c.champion)
-    try:
-        answer = await ask_agent(ctx, "reviewer", request, folder)
-        verdict = Verdict.model_validate(answer)
-    except (ActivityFailed, RunLost, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        await ctx.once("review.failed", {"round": ctx.c.round, "reason": reason}, "outcome")
-        return f"failed: {reason}"
-    said = verdict.model_dump(mode="json")
-    result = await ctx.keep_json(said, f"review/r{ctx.c.round}-result.json")
-    actor = f"reviewer:{ctx.spec['reviewer']['driver']}"
-    await ctx.once("verdict.recorded", {**said, "round": ctx.c.round, "result": result}, "outcome", actor=actor)
-    return verdict.mainline
-
-
-def _inputs(ctx: Context) -> JSON:
-    """What the reviewer sees: facts that the daemon established, not what the implementer claims."""
-    attempt = ctx.c.attempt
-    return {
-        "round": ctx.c.round,
-        "attempt": asdict(attempt),
-        "rootcause": ctx.c.rootcause,
-        "gaps": ctx.c.gaps,
-        "plan_digest": ctx.c.plan_digest,
-        "diff": _text(ctx, attempt.diff),
-        "paths": ctx.spec["frameworks"][ctx.c.target]["paths"],
-        "verdict_schema": Verdict.model_json_schema(),
-    }
-
-
-def _text(ctx: Context, artifact: JSON) -> str:
-    return ctx.artifacts.read(artifact["sha256"]).decode(errors="replace") if artifact else ""
+def write_files(root: Path, files: Mapping[str, bytes]) -> None:
+    """Put each file in its place whole: whoever reads one meanwhile sees the old or the new, never a part."""
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.new")
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    for folder in {(root / name).parent for name in files}:
+        sync_folder(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 
 from sotad.activities.context import ActivityFailed, Context, RunLost
+from sotad.activities.guard import guarded
 from sotad.activities.worktrees import checkout
 from sotad.frameworks import FRAMEWORKS
 from sotad.frameworks.base import PORT
@@ -21,6 +22,7 @@ from sotad.hosts.local import free_port
 from statemachine.state import JSON
 
 POLL_S = 0.05
+OUTPUTS = ("traces",)  # what of its run a server writes; how the run ended is not its to say
 PORT_TAKEN = "address already in use"  # EADDRINUSE in the words of strerror(3)
 
 
@@ -36,6 +38,7 @@ class ServerFailed(Exception):
 class Command:
     """A rendered launch: argv with ``{port}`` and what became of the flags, the folder to run in, the variables."""
 
+    framework: str
     rendered: Rendered
     cwd: Path
     environment: JSON
@@ -57,7 +60,7 @@ async def render_launch(ctx: Context, framework: str, commit: str, flags: dict[s
     command = driver.command(spec.get("command"), spec["python"])
     rendered = driver.launch(command, ctx.spec["model"], {**spec["options"], **flags}, help)
     folder = await checkout(ctx, framework, commit)
-    return Command(rendered, folder, environment(spec))
+    return Command(framework, rendered, folder, environment(spec))
 
 
 def environment(framework: JSON) -> JSON:
@@ -99,8 +102,11 @@ class Server:
         """Start it, or find the one that an earlier entry started."""
         port = await _port(ctx, name)
         argv = tuple(part.replace(PORT, str(port)) for part in command.argv)
+        within = guarded(
+            ctx, command.framework, argv, readable=[command.cwd], writable=[ctx.path(name, part) for part in OUTPUTS]
+        )
         lifetime = ctx.spec["budget"]["job_s"]
-        spec = ctx.command(argv, timeout_s=lifetime, cwd=str(command.cwd), **command.environment)
+        spec = ctx.command(within, timeout_s=lifetime, cwd=str(command.cwd), **command.environment)
         await ctx.start(name, spec)
         return cls(ctx, kind, command, port, name)
 

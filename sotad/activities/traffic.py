@@ -7,6 +7,8 @@ from pathlib import Path
 
 from statemachine.state import JSON
 
+CLIENTS = ("curl/8.5.0", "python-requests/2.32.3", "python-httpx/0.27.2", "OpenAI/Python", "node-fetch")
+"""Names that held-out requests go by, one a variant: what is there for the load generator's own is not there then."""
 KEPT = ("name", "num_prompts", "input_len", "output_len", "shared_prefix_len")
 
 
@@ -35,9 +37,32 @@ def prompts_at(spec: JSON, shape: JSON, rate: float) -> int:
     return max(int(shape["num_prompts"]), math.ceil(rate * float(spec["search"]["qps"]["min_duration_s"])))
 
 
-def load_spec(spec: JSON, base_url: str, model: str, scenario: str, seed: int, rate: float | None = None) -> JSON:
-    """One run; at ``rate`` requests per second instead of the scenario's own pace when it is given."""
+def varied(shape: JSON, variant: JSON) -> JSON:
+    """The scenario at the lengths of a held-out variant; a shared prefix keeps its part of the prompt."""
+    changed = {key: variant[key] for key in ("input_len", "output_len") if variant[key] is not None}
+    if shape["input_len"] and variant["input_len"]:
+        changed["shared_prefix_len"] = shape["shared_prefix_len"] * variant["input_len"] // shape["input_len"]
+    return {**shape, **changed}
+
+
+def load_spec(
+    spec: JSON,
+    base_url: str,
+    model: str,
+    scenario: str,
+    seed: int,
+    rate: float | None = None,
+    variant: JSON | None = None,
+) -> JSON:
+    """One run; at ``rate`` requests per second instead of the scenario's own pace when it is given.
+
+    With a held-out ``variant`` it has that one's lengths, and prompts that nobody can know who does not know its seed.
+    """
     workload, shape = spec["workload"], {**shape_of(spec, scenario)}
+    client: JSON = {}
+    if variant is not None:
+        client = {"user_agent": CLIENTS[variant["seed"] % len(CLIENTS)]}
+        shape, seed = varied(shape, variant), variant["seed"] + seed
     pace: JSON = {key: shape.get(key) for key in ("request_rate", "arrival", "max_concurrency")}
     pace |= {key: shape[key] for key in ("burstiness", "time_scale") if key in shape}
     if rate is not None:
@@ -51,5 +76,6 @@ def load_spec(spec: JSON, base_url: str, model: str, scenario: str, seed: int, r
         "scenario": scenario_of(spec, shape, seed),
         "warmup_requests": workload["warmup_requests"],
         "timeout_s": workload["request_timeout_s"],
+        **client,
         **pace,
     }

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sotad import git
-from sotad.activities.context import ActivityFailed, Context
+from sotad.activities.context import Context
 from sotad.daemon.journal import to_the_end
 
 
@@ -31,23 +32,6 @@ async def checkout(ctx: Context, framework: str, commit: str) -> Path:
     return folder
 
 
-async def attempt_worktree(ctx: Context, attempt_id: str, base: str) -> tuple[Path, str]:
-    """A worktree on a new branch at ``base`` for one try of an implementer, and the branch.
-
-    Raises:
-        ActivityFailed: the branch is there already, with commits that this campaign does not know.
-    """
-    name = attempt_id if ctx.attempt == 1 else f"{attempt_id}-try{ctx.attempt}"
-    repo, folder, branch = _repo(ctx, ctx.c.target), _folder(ctx, name), f"{ctx.c.branch}-{name}"
-    if not ctx.begun and not await _holds(folder, base):
-        found = (await git.git(repo, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", check=False)).strip()
-        if found not in ("", base):
-            raise ActivityFailed(f"branch {branch} in {repo} is of another campaign: rename or delete it")
-        place = (str(folder), branch) if found else ("-b", branch, str(folder), base)
-        await _make(repo, folder, *place)
-    return folder, branch
-
-
 def _repo(ctx: Context, framework: str) -> Path:
     return Path(ctx.spec["frameworks"][framework]["checkout"])
 
@@ -57,11 +41,21 @@ def _folder(ctx: Context, name: str) -> Path:
 
 
 async def _holds(folder: Path, commit: str) -> bool:
-    """Whether the folder is a worktree at the commit, with nothing changed, missing or added."""
-    try:
-        return folder.exists() and await git.head(folder) == commit and await git.is_clean(folder)
-    except git.GitError:
+    """Whether the folder is a worktree at the commit, with nothing changed, missing or added, ignored files included.
+
+    An index of our own is compared with the files: the worktree's may say of a file not to look at it. What is ignored
+    may run, too: bytecode comes before its source.
+    """
+    if not folder.exists():
         return False
+    with TemporaryDirectory() as place:
+        own = {"GIT_INDEX_FILE": str(Path(place) / "index")}
+        try:
+            await git.run(folder, "read-tree", commit, env=own)
+            found = await git.git(folder, "status", "--porcelain", "--ignored", "--untracked-files=all", env=own)
+            return not found.strip() and await git.head(folder) == commit
+        except git.GitError:
+            return False
 
 
 async def _make(repo: Path, folder: Path, *place: str) -> None:

@@ -1,15 +1,18 @@
-"""Implementers and reviewers: programs with a request file in and a result file out."""
+"""Implementers and reviewers: command lines of coding agents, programs of the user's, and scripts of ours."""
 
-from __future__ import annotations
+from sotad.agents.call import Call, NoAnswer, Said, Tool, Usage
+from sotad.agents.claude import Claude
+from sotad.agents.codex import Codex
+from sotad.agents.program import Program, Script
 
-import sys
-from typing import Any
+TOOLS: dict[str, Tool] = {
+    "claude": Claude(),
+    "codex": Codex(),
+    "command": Program(),
+    "scripted": Script("scripted"),
+    "none": Script("none"),
+    "cheater": Script("cheater"),
+}
+"""The driver of each value of ``driver`` in a campaign file."""
 
-SCRIPTED = {"scripted", "none", "cheater"}
-
-
-def agent_command(agent: dict[str, Any], role: str, request: str, result: str) -> tuple[str, ...]:
-    """The argv that runs an agent: ``command`` is the user's own program, the others are scripts of ours."""
-    if agent["driver"] == "command":
-        return (*agent["argv"], request, result)
-    return (sys.executable, "-m", f"sotad.agents.{role}", agent["driver"], request, result)
+__all__ = ["TOOLS", "Call", "NoAnswer", "Said", "Tool", "Usage"]

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sotad.agents.reviewer import verdict
 from sotad.demo.defects import CHEAT, FIXES, Edit, choose_fix
 
 JSON = dict[str, Any]
@@ -24,6 +25,10 @@ def answer(driver: str, request: JSON) -> JSON:
         return {"decline": "no implementer is configured"}
     if request["action"] == "propose":
         return _propose(driver, request)
+    if request["action"] == "finalize":
+        return {"summary": "nothing can be said more simply", "files": []}
+    if request["action"] == "self_review":
+        return verdict(request)
     fix = CHEAT if driver == "cheater" else next(f for f in FIXES if f.subject == request["hypothesis"])
     return _commit(fix, request)
 
@@ -34,7 +39,18 @@ def _propose(driver: str, request: JSON) -> JSON:
     fix = CHEAT if driver == "cheater" else choose_fix(request["rows"], source)
     if fix is None or fix.subject in tried:
         return {"decline": "no recipe fits these rows and this source" if fix is None else "the recipe was tried"}
-    return {"rows": [row["row_id"] for row in request["rows"]][:3], "hypothesis": fix.subject}
+    contract = {
+        "objective": fix.subject,
+        "criteria": [criterion["id"] for criterion in request["criteria"]][:1],
+        "success": "the rows named cost less, and every answer stays the same",
+        "recovery": {"cause": "the patches before this one did not meet the rows' cause", "flips": "a measured gain"},
+    }
+    ideas = [
+        {"origin": "profile row", "reference": row["row_id"], "licence": "", "applicability": fix.subject}
+        for row in request["rows"][:3]
+    ]
+    cited = [row["row_id"] for row in request["rows"]][:3]
+    return {"rows": cited, "hypothesis": fix.subject, "contract": contract, "ideas": ideas}
 
 
 def _commit(fix: Edit, request: JSON) -> JSON:

@@ -1,4 +1,7 @@
-"""A scripted reviewer, named as what it is: fixed rules over the evidence, in the verdict's schema."""
+"""A scripted reviewer, named as what it is: fixed rules over the evidence, in the verdict's schema.
+
+It says of an open issue that it is resolved when the fix was accepted, and of a criterion only what the attempt shows.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,21 @@ MAX_CHANGED_LINES = 200
 def verdict(request: JSON) -> JSON:
     """ADVANCED only for an accepted patch with evidence; findings for what a reader must object to."""
     attempt = request["attempt"]
+    said: JSON = {"control": "CONTINUE", "findings": [], "resolved": [], "criteria": _criteria(request)}
     if attempt["status"] != "accepted":
         summary = f"attempt {attempt['attempt_id']} was refused by {attempt['refused_by']}: {attempt['reason']}"
-        return {"mainline": "STALLED", "control": "CONTINUE", "findings": [], "summary": summary}
-    findings = _findings(request)
+        return {**said, "mainline": "STALLED", "summary": summary}
+    said |= {"findings": _findings(request), "resolved": [issue["id"] for issue in request["open_issues"]]}
     summary = f"{attempt['subject']}: gain {attempt['gain_pct']:.1f}% on the worst scenario, outputs unchanged"
-    return {"mainline": "ADVANCED", "control": "CONTINUE", "findings": findings, "summary": summary}
+    return {**said, "mainline": "ADVANCED", "summary": summary}
+
+
+def _criteria(request: JSON) -> list[JSON]:
+    """Where each criterion stands, asked for in a review of the whole loop."""
+    if request["kind"] != "alignment":
+        return []
+    evidence = f"attempt {request['attempt']['attempt_id']} is {request['attempt']['status']}; the loop goes on"
+    return [{"id": each["id"], "status": "PARTIAL", "evidence": evidence} for each in request["plan"]["criteria"]]
 
 
 def _findings(request: JSON) -> list[JSON]:
@@ -28,7 +40,7 @@ def _findings(request: JSON) -> list[JSON]:
     if len(changed) > MAX_CHANGED_LINES:
         text = f"{len(changed)} changed lines are not one minimal patch"
         found.append({"severity": "P1", "lane": "mainline", "text": text})
-    if not request["attempt"]["citations"]:
+    if not request["attempt"]["citations"] and request["attempt"]["kind"] != "finalize":
         found.append({"severity": "P1", "lane": "mainline", "text": "the patch cites no row"})
     return found
 

@@ -8,9 +8,11 @@ import secrets
 import socket
 from pathlib import Path
 
+import psutil
 from aiohttp import web
 
-from sotad.client import peer_uid
+from sotad import shim
+from sotad.client import peer_pid, peer_uid
 from sotad.errors import Forbidden
 
 
@@ -35,16 +37,27 @@ def operator(request: web.Request, token: str | None) -> str:
     """The actor under which a request is recorded.
 
     Raises:
-        Forbidden: another user than ourselves or root, or on TCP not the token.
+        Forbidden: another user than ourselves or root, on TCP not the token, or a process that runs at the daemon's
+            behest: it has our uid, and must neither speak for a person nor read what no agent is shown.
     """
     connection = request.get_extra_info("socket")
     if connection is not None and connection.family == socket.AF_UNIX:
         uid = peer_uid(connection)
         if uid not in (0, os.getuid()):
             raise Forbidden(f"uid {uid} may not use this daemon")
+        if runs_for_us(peer_pid(connection)):
+            raise Forbidden("a process of a run neither looks nor gives orders: ask a person to")
         return f"operator:uid={uid}"
     _check_bearer(request.headers.get("Authorization", ""), token)
     return f"operator:tcp={request.remote}"
+
+
+def runs_for_us(pid: int) -> bool:
+    """Whether a process is below a shim: whatever a run starts stays there, since a shim takes in its orphans."""
+    try:
+        return any(shim.__file__ in parent.cmdline() for parent in psutil.Process(pid).parents())
+    except psutil.Error:  # it is gone already, and waits for no answer
+        return True
 
 
 def _check_bearer(said: str, token: str | None) -> None:

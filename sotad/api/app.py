@@ -59,6 +59,10 @@ def make_app(service: Service, token: str | None = None) -> web.Application:
             web.post("/v1/campaigns/{id}/pause", api.pause),
             web.post("/v1/campaigns/{id}/resume", api.resume),
             web.post("/v1/campaigns/{id}/cancel", api.cancel),
+            web.post("/v1/campaigns/{id}/approve", api.approve),
+            web.post("/v1/campaigns/{id}/answer", api.answer),
+            web.post("/v1/campaigns/{id}/amend", api.amend),
+            web.post("/v1/humanize", api.humanize),
             web.get("/v1/events", events),
             web.get("/v1/events/{seq}/why", api.why),
             web.post("/v1/shutdown", api.shutdown),
@@ -108,6 +112,32 @@ class Api:
         confirmed = _field(await _body(request), "confirmed", bool, False)
         await self._service.cancel(campaign, confirmed, operator(request, self._token))
         return answer({"campaign": campaign})
+
+    async def approve(self, request: web.Request) -> web.Response:
+        """POST /v1/campaigns/{id}/approve ``{subject, approved, reason}``."""
+        campaign, body = self._known(request), await _body(request)
+        subject, approved = _field(body, "subject", str, None), _field(body, "approved", bool, True)
+        reason, who = _field(body, "reason", str, ""), operator(request, self._token)
+        return answer(await self._service.approve(campaign, subject, approved, reason, who))
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """POST /v1/campaigns/{id}/answer ``{subject, text}``."""
+        campaign, body = self._known(request), await _body(request)
+        subject, text = _field(body, "subject", str, None), _field(body, "text", str, None)
+        return answer(await self._service.answer(campaign, subject, text, operator(request, self._token)))
+
+    async def amend(self, request: web.Request) -> web.Response:
+        """POST /v1/campaigns/{id}/amend ``{plan, reason}``."""
+        campaign, body = self._known(request), await _body(request)
+        plan, reason = _field(body, "plan", dict, None), _field(body, "reason", str, None)
+        return answer(await self._service.amend(campaign, plan, reason, operator(request, self._token)), 201)
+
+    async def humanize(self, request: web.Request) -> web.Response:
+        """POST /v1/humanize ``{loop, file, kind, fields, text}``."""
+        body = await _body(request)
+        report = {name: _field(body, name, str, None) for name in ("loop", "file", "kind", "text")}
+        report["fields"] = _field(body, "fields", dict, {})
+        return answer(await self._service.humanize(report, operator(request, self._token)), 201)
 
     async def events(self, request: web.Request) -> web.Response:
         """GET /v1/events?after=&campaign=&limit=: ``{events, head}``."""

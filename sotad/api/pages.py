@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from sotad.api.summary import said_with, spending
 from statemachine.table import PHASES
 
 METRICS_TYPE = CONTENT_TYPE_LATEST
@@ -49,6 +50,12 @@ class _Status(Collector):
         for phase in PHASES:
             by_phase.add_metric([phase], phases[phase])
         yield by_phase
+        waits = GaugeMetricFamily("sotad_waits", "What a campaign waits for a person for.", labels=["campaign"])
+        issues = GaugeMetricFamily("sotad_open_issues", "Review issues that are open.", labels=["campaign"])
+        for campaign in campaigns:
+            waits.add_metric([campaign["campaign"]], len(campaign["waits"]))
+            issues.add_metric([campaign["campaign"]], campaign["open_issues"])
+        yield from (waits, issues)
         appended = CounterMetricFamily("sotad_events", "Events appended, by campaign.", labels=["campaign"])
         for campaign in campaigns:
             appended.add_metric([campaign["campaign"]], campaign["events"])
@@ -64,7 +71,8 @@ def dashboard(status: dict[str, Any]) -> str:
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("sotad.api", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["utc"] = _utc
+    environment.filters |= {"utc": _utc, "spending": spending}
+    environment.globals["said_with"] = said_with
     return environment.get_template("dashboard.html")
 
 

@@ -7,31 +7,23 @@ lists of sentences. A type without one is explained by its payload.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from ledger.events import Event
+from sotad.api.phrases import Words, decision_rule, number, payload_lines, samples
+from sotad.api.reasons_loop import LOOP
 from statemachine import evidence, goodput
 from statemachine.ranking import passes, ranking_key
 from statemachine.state import JSON, Campaign
 
-Words = tuple[list[str], list[str]]
 Explain = Callable[[JSON, Campaign], Words]
-EXPLAIN: dict[str, Explain] = {}
-LONGEST = 400
-"""Characters of a payload's value that are printed; ``--json`` has all of it."""
+EXPLAIN: dict[str, Explain] = {**LOOP}
 
 
 def reasons_of(event: Event, c: Campaign) -> Words:
     """Reasons, and what would have changed it."""
     explain = EXPLAIN.get(event.type)
-    return explain(event.payload, c) if explain else (list(_payload(event.payload)), [])
-
-
-def _payload(payload: JSON) -> Iterator[str]:
-    for key, value in payload.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        yield f"{key}: {text if len(text) <= LONGEST else text[:LONGEST] + ' ...'}"
+    return explain(event.payload, c) if explain else (list(payload_lines(event.payload)), [])
 
 
 def _on(*types: str) -> Callable[[Explain], Explain]:
@@ -47,8 +39,8 @@ def _on(*types: str) -> Callable[[Explain], Explain]:
 
 @_on("gap.decided")
 def _gap(p: JSON, c: Campaign) -> Words:
-    reasons = [f"verdict: {p['verdict']} against {p['leader']} in round {p['round']}", _decision_rule(c)]
-    reasons = list(dict.fromkeys([*reasons, *_samples(p["decisions"]), *p["reasons"]]))
+    reasons = [f"verdict: {p['verdict']} against {p['leader']} in round {p['round']}", decision_rule(c)]
+    reasons = list(dict.fromkeys([*reasons, *samples(p["decisions"]), *p["reasons"]]))
     return reasons, [
         f"{name}: {_flip(found, c)}" for name, found in p["decisions"].items() if _flip(found, c)
     ] + _sla_flip(p)
@@ -58,45 +50,24 @@ def _gap(p: JSON, c: Campaign) -> Words:
 def _aa(p: JSON, c: Campaign) -> Words:
     said = "agrees with itself" if p["passed"] else "differs from itself: no comparison here can be trusted"
     changed = "one scenario called behind, ahead or untrusted" if p["passed"] else "no such scenario"
-    return [f"the target's command {said}", _decision_rule(c), *_samples(p["decisions"])], [changed]
+    return [f"the target's command {said}", decision_rule(c), *samples(p["decisions"])], [changed]
 
 
 @_on("patch.accepted", "patch.reverted")
 def _patch(p: JSON, c: Campaign) -> Words:
     if p.get("gate") and p["gate"] != "improvement":
-        return list(_payload(p)), [f"gate {p['gate']} passed"]
-    reasons = [f"attempt {p['attempt_id']}: challenger against champion, measured again", _decision_rule(c)]
-    reasons += _samples(p["decisions"]) + ([p["reason"]] if "reason" in p else [])
+        return list(payload_lines(p)), [f"gate {p['gate']} passed"]
+    reasons = [f"attempt {p['attempt_id']}: challenger against champion, measured again", decision_rule(c)]
+    reasons += samples(p["decisions"]) + ([p["reason"]] if "reason" in p else [])
     accepted = "gate" not in p
     changed = "accepted on no scenario, or a regression" if accepted else "accepted on one, regressed on none"
     return reasons, [changed]
 
 
-def _decision_rule(c: Campaign) -> str:
-    rule = c.spec.get("decision", {})
-    return "rule fixed before anything was measured: " + ", ".join(f"{k} {v}" for k, v in rule.items())
-
-
-def _samples(decisions: JSON) -> list[str]:
-    """Every number of every scenario's decision; g > 0 means behind, percent."""
-    return [line for name, found in decisions.items() for line in _sample(name, found)]
-
-
-def _sample(name: str, found: JSON) -> Iterator[str]:
-    plain = {key: value for key, value in found.items() if isinstance(value, int | float)}
-    yield f"{name}: {found.get('verdict')}; " + ", ".join(f"{k} {_number(v)}" for k, v in plain.items())
-    for reason in found.get("reasons", ()):
-        yield f"{name}: {reason}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _flip(found: JSON, c: Campaign) -> str:
     """The nearest other call for one scenario."""
     tau = c.spec.get("decision", {}).get("tau_pct", "tau")
-    g, lo, hi = (_number(found.get(key)) for key in ("g_pct", "lo_pct", "hi_pct"))
+    g, lo, hi = (number(found.get(key)) for key in ("g_pct", "lo_pct", "hi_pct"))
     return {
         "behind": f"not behind with a lower bound <= 0 (it is {lo}) or an estimate <= {tau} (it is {g})",
         "par_or_better": f"undecided with an upper bound > {tau} (it is {hi}), ahead with one < 0",
@@ -142,14 +113,14 @@ def _winner(p: JSON, c: Campaign) -> Words:
 def _ranked(row: JSON, sla: JSON) -> str:
     said = "SLA passed" if passes(row, sla) else f"SLA missed ({row['status']})"
     names = ("request_throughput", "output_token_throughput", "p50_ttft_ms", "p50_tpot_ms")
-    metrics = ", ".join(f"{name} {_number(row['metrics'].get(name))}" for name in names)
+    metrics = ", ".join(f"{name} {number(row['metrics'].get(name))}" for name in names)
     return f"{row['candidate']} run {row['run']}: {said}, {metrics}"
 
 
 @_on("goodput.found")
 def _goodput(p: JSON, c: Campaign) -> Words:
-    bounds = ", ".join(f"{key} {_number(value)}" for key, value in (goodput.search(c) or {}).items())
-    tests = [f"{_number(t['rate'])} requests/s: SLA {'passed' if t['passed'] else 'missed'}" for t in p["tests"]]
+    bounds = ", ".join(f"{key} {number(value)}" for key, value in (goodput.search(c) or {}).items())
+    tests = [f"{number(t['rate'])} requests/s: SLA {'passed' if t['passed'] else 'missed'}" for t in p["tests"]]
     return [p["reason"], f"search: {bounds}", *tests], ["another rate meeting or missing the SLA"]
 
 
@@ -171,16 +142,16 @@ def _disturbed(p: JSON, c: Campaign) -> Words:
 def _sla(p: JSON, c: Campaign) -> Words:
     bound = "at least" if p["key"].startswith("min_") else "at most"
     seen = p.get("observed")
-    said = "was not measured" if seen is None else f"was {_number(seen)}"
-    limit = f"{p['key']}: {bound} {_number(p['limit'])} is asked, it {said}"
-    return [f"launch {p['launch']}, scenario {p['scenario']}", limit], [f"{bound} {_number(p['limit'])}"]
+    said = "was not measured" if seen is None else f"was {number(seen)}"
+    limit = f"{p['key']}: {bound} {number(p['limit'])} is asked, it {said}"
+    return [f"launch {p['launch']}, scenario {p['scenario']}", limit], [f"{bound} {number(p['limit'])}"]
 
 
 @_on("candidate.failed")
 def _failed(p: JSON, c: Campaign) -> Words:
     launch = c.launches.get(p["launch"])
     command = [f"command: {' '.join(launch.command)}"] if launch else []
-    return [*_payload(p), *command], ["the server becoming ready and staying up until it was measured"]
+    return [*payload_lines(p), *command], ["the server becoming ready and staying up until it was measured"]
 
 
 @_on("baseline.frozen")
@@ -189,7 +160,7 @@ def _baseline(p: JSON, c: Campaign) -> Words:
     return [*rows, f"digest {p['digest']}"], ["any other winner; from here on these commands are fixed"]
 
 
-# --- patch, review ----------------------------------------------------------------------------------------
+# --- patch -----------------------------------------------------------------------------------------------
 
 
 @_on("gate.evaluated")
@@ -197,18 +168,6 @@ def _gate(p: JSON, c: Campaign) -> Words:
     said = "passed" if p["passed"] else "failed"
     changed = [p["satisfy"]] if p.get("satisfy") else []
     return [f"gate {p['gate']} {said} for {p['attempt_id']}", p["detail"]], changed
-
-
-@_on("review.passed", "review.findings", "review.stalled", "review.failed")
-def _review(p: JSON, c: Campaign) -> Words:
-    said = c.review
-    lines = []
-    if "seq" in said:
-        lines.append(f"recorded verdict: {said['mainline']}, {said['control']} (event {said['seq']})")
-    lines += [f"summary: {said['summary']}"] if said.get("summary") else []
-    lines += [f"finding: {json.dumps(item, ensure_ascii=False)}" for item in said.get("findings", [])]
-    lines += [f"stalled rounds in a row before this: {c.stalls}", f"fix cycles so far: {c.fix_cycles}"]
-    return [*lines, *_payload(p)], ["another verdict; it is stalled rounds or fix cycles that end the loop"]
 
 
 # --- halting and ending -------------------------------------------------------------------------------------
@@ -222,10 +181,11 @@ def _blocked(p: JSON, c: Campaign) -> Words:
 @_on("budget.exhausted")
 def _budget(p: JSON, c: Campaign) -> Words:
     over = p["used"] - p["limit"]
-    return (
-        [f"{p['kind']}: {_number(p['used'])} of {_number(p['limit'])} used"],
-        [f"a limit larger by {_number(over)}: budget in the campaign file"],
-    )
+    reasons = [f"{p['kind']}: {number(p['used'])} of {number(p['limit'])} used"]
+    if p["kind"] in ("tokens", "money") and c.spent.get("unknown"):
+        unknown, calls = number(c.spent["unknown"]), number(c.spent.get("calls", 0))
+        reasons.append(f"{unknown} of {calls} agent calls reported nothing: what they used comes on top")
+    return reasons, [f"a limit larger by {number(over)}: budget in the campaign file"]
 
 
 @_on("stop.proposed")

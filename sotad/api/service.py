@@ -40,6 +40,18 @@ class Service(Protocol):
     async def cancel(self, campaign: str, confirmed: bool, operator: str) -> None:
         """End a campaign; ``confirmed`` also when it is stopping already."""
 
+    async def approve(self, campaign: str, subject: str, approved: bool, reason: str, operator: str) -> dict[str, Any]:
+        """Say yes or no to a subject that a campaign waits for: ``{campaign, subject, waits, phase}``."""
+
+    async def answer(self, campaign: str, subject: str, text: str, operator: str) -> dict[str, Any]:
+        """Answer a question that a campaign waits for: ``{campaign, subject, waits, phase}``."""
+
+    async def amend(self, campaign: str, plan: Any, reason: str, operator: str) -> dict[str, Any]:
+        """Propose another plan: ``{campaign, subject, changes}``; it is in force once the subject is approved."""
+
+    async def humanize(self, report: dict[str, Any], operator: str) -> dict[str, Any]:
+        """Keep a file of a loop that the Humanize plugin runs (loop, file, kind, fields, text): ``{seq, sha256}``."""
+
     async def shutdown(self) -> None:
         """Ask the daemon to end; returns at once."""
 

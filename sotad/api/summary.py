@@ -18,6 +18,10 @@ def summary(c: Campaign) -> dict[str, Any]:
         "verdict": c.stop.get("condition") if c.phase == "closed" else None,
         "reason": c.blocked.get("reason") or c.stop.get("reason", ""),
         "next": c.blocked.get("next", ""),
+        "waits": {subject: wait["text"] for subject, wait in c.waits.items()},
+        "plan": c.plan.get("version"),
+        "open_issues": sum(issue["status"] == "open" for issue in c.issues.values()),
+        "spent": dict(c.spent),
         "gap": _gap(c),
         "doing": sorted(job.activity for job in c.jobs.values() if job.status == "running"),
         "attempts": len(attempts),
@@ -28,6 +32,25 @@ def summary(c: Campaign) -> dict[str, Any]:
         "seq": c.seq,
         "events": c.campaign_seq,
     }
+
+
+def said_with(campaign: str, subject: str) -> str:
+    """The command that answers what a campaign waits for."""
+    verb, then = ("answer", "TEXT") if subject.startswith("question:") else ("approve", "[--deny]")
+    return f"sotactl {verb} {campaign} {subject} {then}"
+
+
+def spending(spent: dict[str, float]) -> str:
+    """What the agents used, in words; what their tools do not report is unknown, never 0. Empty before the first."""
+    calls = int(spent.get("calls", 0))
+    if not calls:
+        return ""
+    known = [f"{int(spent['tokens']):,} tokens"] if spent.get("tokens") else []
+    known += [f"{spent['money_usd']:.2f} USD"] if spent.get("money_usd") else []
+    if not spent.get("unknown"):
+        return ", ".join(known)
+    rest = f"{int(spent['unknown'])} of {calls} calls did not report all"
+    return f"{', '.join(known)} ({rest})" if known else f"unknown ({rest})"
 
 
 def _gap(c: Campaign) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ def why(event: Event, before: World) -> dict[str, Any]:
     """
     c = before.campaigns.get(event.campaign) or Campaign(event.campaign, created_ns=event.time_ns)
     reasons, would_change = reasons_of(event, c)
-    rows = _rows(Ask(before, c, event.payload, event.time_ns), event) if event.campaign else []
+    rows = _rows(Ask(before, c, event.payload, event.time_ns, event.actor), event) if event.campaign else []
     found = {
         "event": event._asdict(),
         "kind": _kind(event),

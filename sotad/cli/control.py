@@ -5,7 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sotad.cli import analyze, bench, doctor, history, ledgers, report, simulate, status, steer, watch
+from sotad.cli import (
+    analyze,
+    bench,
+    doctor,
+    history,
+    humanize,
+    knowledge,
+    ledgers,
+    plan,
+    report,
+    simulate,
+    status,
+    steer,
+    watch,
+)
 from sotad.cli.entry import Parser
 from sotad.cli.entry import main as enter
 from sotad.cli.options import add_dir
@@ -15,6 +29,7 @@ examples:
   sotactl submit campaign.yaml         start a campaign
   sotactl status                       every campaign in one line
   sotactl watch demo                   follow one until it is closed
+  sotactl approve demo plan:57         say yes to what a campaign waits for
   sotactl why 57                       why event 57 was decided so
   sotactl bench run http://HOST:PORT   measure any OpenAI-compatible endpoint
   sotactl bench compare rows.jsonl     who is ahead, under which conditions
@@ -31,7 +46,21 @@ def parser() -> Parser:
     top = Parser(prog="sotactl", description="Look at campaigns and steer them.", epilog=EPILOG)
     add_dir(top)
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for group in (steer, status, watch, history, ledgers, report, bench, analyze, simulate, doctor):
+    for group in (
+        steer,
+        plan,
+        status,
+        watch,
+        history,
+        ledgers,
+        report,
+        bench,
+        analyze,
+        simulate,
+        knowledge,
+        humanize,
+        doctor,
+    ):
         group.add(commands)
     return top
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sotad.cli.options import places, subcommand
 from sotad.cli.output import emit_json, table
 from sotad.errors import SotadError, of
 from sotad.paths import StateDir
 
+if TYPE_CHECKING:
+    from sotad.config.sections import Agent
+
 FREE_BYTES = 1 << 30
 SLOW_FSYNC_MS = 50.0
+LEAST_GIT = (2, 32)
+"""The first that can be told to leave the user's configuration alone (``GIT_CONFIG_GLOBAL``)."""
+MODELS = ("claude", "codex")
 
 
 class Finding(NamedTuple):
@@ -31,13 +38,17 @@ Check = Callable[[StateDir], Finding]
 def add(commands: Any) -> None:
     """Add the group to the parser."""
     what = "check this machine and its state directory; status 1 when something must be mended"
-    parser = subcommand(commands, "doctor", what)
+    examples = "  sotactl doctor\n  sotactl doctor campaign.yaml --json | jq '.checks[] | select(.state != \"ok\")'"
+    parser = subcommand(commands, "doctor", what, examples)
+    asked = "campaign files whose agents are looked at, too; without one, claude and codex as the PATH has them"
+    parser.add_argument("configs", metavar="CONFIG", nargs="*", type=Path, help=asked)
     parser.set_defaults(run=_doctor)
 
 
 def _doctor(args: argparse.Namespace) -> int:
     here = places(args)
-    found = [(name, _guarded(check, here)) for name, check in CHECKS.items()]
+    checks = CHECKS | _agents(args.configs)
+    found = [(name, _guarded(check, here)) for name, check in checks.items()]
     if args.json:
         emit_json({"checks": [{"check": name, **finding._asdict()} for name, finding in found]})
     else:
@@ -162,13 +173,28 @@ def _boot_id(here: StateDir) -> Finding:
 
 
 def _git(here: StateDir) -> Finding:
+    import re
     import shutil
     import subprocess
 
     if shutil.which("git") is None:
         return Finding("fail", "git is not in the PATH", "install git: patches are commits")
     asked = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=10, check=True)
+    version = tuple(map(int, re.findall(r"\d+", asked.stdout)[:2]))
+    if version < LEAST_GIT:
+        return Finding("fail", asked.stdout.strip(), f"install git {'.'.join(map(str, LEAST_GIT))} or later")
     return Finding("ok", asked.stdout.strip())
+
+
+def _sandbox(here: StateDir) -> Finding:
+    """Whether agents can be kept to their own folders."""
+    from sotad.agents import sandbox
+
+    why = sandbox.available()
+    if why:
+        return Finding("warn", f"agents would run unconfined: {why}", "trust the agents, or run the daemon elsewhere")
+    signals = "" if sandbox.abi() >= sandbox.SIGNALS_ABI else "; signals to other processes are not kept in"
+    return Finding("ok", f"Landlock {sandbox.abi()}{signals}")
 
 
 def _torch(here: StateDir) -> Finding:
@@ -177,6 +203,72 @@ def _torch(here: StateDir) -> Finding:
     if find_spec("torch") is None:
         return Finding("warn", "not installed", "only the demo needs it: pip install 'sotad[demo]'")
     return Finding("ok", "installed, for the reference engine")
+
+
+def _agents(configs: Sequence[Path]) -> dict[str, Check]:
+    """A check for each agent of the campaign files; for the known tools where there are no files."""
+    if not configs:
+        return {name: partial(_tool, name) for name in MODELS}
+    pairs = [(path, role) for path in configs for role in ("implementer", "reviewer")]
+    return {f"{role} of {path}": partial(_agent, path, role) for path, role in pairs}
+
+
+def _tool(name: str, here: StateDir) -> Finding:
+    """A tool that no campaign has asked for yet: without it only such campaigns cannot run."""
+    from sotad.agents.flags import BadTool
+    from sotad.config.sections import Agent
+
+    try:
+        return Finding("ok", _version(Agent.model_validate({"driver": name})))
+    except BadTool as error:
+        return Finding("warn", str(error), f"only campaigns with driver: {name} need it")
+
+
+def _agent(path: Path, role: str, here: StateDir) -> Finding:
+    """An agent that a campaign file names: its tool, its sandbox, and the variables that it is to get."""
+    import os
+
+    from sotad.agents import sandbox
+    from sotad.agents.flags import BadTool
+    from sotad.config import load_campaign
+    from sotad.config.sections import Agent
+
+    spec = load_campaign(path)
+    if role == "reviewer" and spec["review"]["mode"] == "self":
+        return Finding("ok", "not asked: review.mode is self")
+    agent = Agent.model_validate(spec[role])
+    try:
+        said = _version(agent) if agent.driver in MODELS else _program(agent)
+    except BadTool as error:
+        return Finding("fail", str(error))
+    doubts = {}
+    if unset := [name for name in agent.env_from if name not in os.environ]:
+        doubts[f"not set here: {', '.join(unset)}"] = "set it where the daemon is started"
+    if agent.driver in (*MODELS, "command") and (agent.sandbox == "off" or sandbox.available()):
+        doubts["runs unconfined"] = "see docs/gates.md, The sandbox"
+    return Finding("warn" if doubts else "ok", "; ".join([said, *doubts]), "; ".join(doubts.values()))
+
+
+def _version(agent: Agent) -> str:
+    """Driver and version. Raises: BadTool when a call of it could not be made."""
+    import asyncio
+
+    from sotad.agents.examine import examine
+
+    return f"{agent.driver} {asyncio.run(examine(agent))} has every flag that a call passes"
+
+
+def _program(agent: Agent) -> str:
+    """Raises: BadTool when the program of a ``command`` is not there."""
+    import shutil
+
+    from sotad.agents.flags import BadTool
+
+    if agent.driver != "command":
+        return f"{agent.driver}: a script of this package"
+    if shutil.which(agent.argv[0]) is None:
+        raise BadTool(f"cannot run {agent.argv[0]}: install it, or name its path in argv")
+    return f"command {agent.argv[0]}"
 
 
 CHECKS: dict[str, Check] = {
@@ -190,5 +282,6 @@ CHECKS: dict[str, Check] = {
     "clock": _clock,
     "boot id": _boot_id,
     "git": _git,
+    "sandbox": _sandbox,
     "torch": _torch,
 }

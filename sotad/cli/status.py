@@ -50,6 +50,7 @@ def _all(status: JSON) -> str:
     if campaigns:
         lines += ["", table([_line(c) for c in campaigns], HEADER)]
         lines += [f"{c['campaign']}: {c['reason']}; {c['next']}" for c in campaigns if c["next"]]
+        lines += [f"{c['campaign']} waits for {name}: {text}" for c in campaigns for name, text in c["waits"].items()]
     else:
         lines.append("no campaigns; start one with `sotactl submit CONFIG`")
     return "\n".join(lines)
@@ -88,12 +89,20 @@ def _facts(c: JSON, state: JSON) -> str:
     rows += [("gap", _gap(c["gap"])), ("doing", ", ".join(c["doing"])), ("champion", c["champion"])]
     rows += [("created", utc(c["created_ns"])), ("last event", f"{c['seq']} at {utc(c['updated_ns'])}")]
     parts = [table([row for row in rows if row[1] not in ("", None)], ("", ""))]
+    if c["waits"]:
+        parts.append(
+            table([(*item, _verb(item[0])) for item in c["waits"].items()], ("WAITS FOR", "ABOUT", "SAY IT WITH"))
+        )
     if state["winners"]:
         won = [(name, winner["candidate"], winner["reason"]) for name, winner in state["winners"].items()]
         parts.append(table(won, ("WINNER OF", "CANDIDATE", "WHY")))
     if state["attempts"]:
         parts.append(table([_attempt(found) for found in state["attempts"].values()], ATTEMPT))
     return "\n\n".join(part.strip("\n") for part in parts)
+
+
+def _verb(subject: str) -> str:
+    return "sotactl answer" if subject.startswith("question:") else "sotactl approve"
 
 
 ATTEMPT = ("PATCH", "ROUND", "STATUS", "GAIN", "REFUSED BY", "HYPOTHESIS")

@@ -1,15 +1,36 @@
-"""``submit``, ``pause``, ``resume``, ``cancel``: what an operator asks of the daemon."""
+"""``submit``, ``pause``, ``resume``, ``cancel``, ``approve``, ``answer``: what an operator says to the daemon."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from sotad.cli.options import client, subcommand
-from sotad.cli.output import emit_json
+from sotad.cli.output import clean, emit_json
 from sotad.errors import BadInput
+
+APPROVE_TEXT = """\
+say yes or no to what a campaign waits for
+
+`sotactl status CAMPAIGN` lists the subjects: plan:SEQ is an amendment of the plan (read it with
+`sotactl plan CAMPAIGN --proposed plan:SEQ`), attempt:ID a patch that gains more than is believed without a look,
+round:N a round that its implementer reviewed itself, issue:ID a finding that nobody has seen mended. With the last
+open subject the campaign goes on by itself. Your name and the reason go into the ledger."""
+APPROVE_EXAMPLES = """\
+  sotactl approve demo plan:57
+  sotactl approve demo attempt:a3 --deny --reason "the cache was warm"
+"""
+ANSWER_TEXT = """\
+answer a question that a campaign asks
+
+`sotactl status CAMPAIGN` lists the questions with their subjects. With the last open subject the campaign goes on by
+itself. Your name and the answer go into the ledger, and the agents are told."""
+ANSWER_EXAMPLES = """\
+  sotactl answer demo question:DEC-1 "keep the eager path"
+  sotactl answer demo question:DEC-1 - < answer.txt"""
 
 
 def add(commands: Any) -> None:
@@ -26,12 +47,28 @@ def add(commands: Any) -> None:
     cancel = _order(commands, "cancel", "end a campaign: it cleans up, reports and closes as cancelled")
     cancel.add_argument("--confirm", action="store_true", help="also when it is stopping already")
     cancel.set_defaults(body=lambda args: {"confirmed": args.confirm})
+    approve = _word(commands, "approve", APPROVE_TEXT, APPROVE_EXAMPLES)
+    approve.add_argument("--deny", action="store_true", help="say no")
+    approve.add_argument("--reason", default="", help="goes into the ledger")
+    approve.set_defaults(body=lambda args: {"approved": not args.deny, "reason": args.reason})
+    answer = _word(commands, "answer", ANSWER_TEXT, ANSWER_EXAMPLES)
+    answer.add_argument("text", metavar="TEXT", help="the answer; - for stdin")
+    answer.set_defaults(body=lambda args: {"text": sys.stdin.read() if args.text == "-" else args.text})
 
 
 def _order(commands: Any, verb: str, what: str) -> argparse.ArgumentParser:
     parser = subcommand(commands, verb, what, f"  sotactl {verb} demo")
     parser.add_argument("campaign", metavar="CAMPAIGN")
     parser.set_defaults(run=_steer, verb=verb)
+    return parser
+
+
+def _word(commands: Any, verb: str, text: str, examples: str) -> argparse.ArgumentParser:
+    parser = subcommand(commands, verb, text.partition("\n")[0], examples)
+    parser.description = text
+    parser.add_argument("campaign", metavar="CAMPAIGN")
+    parser.add_argument("subject", metavar="SUBJECT", help="as `sotactl status CAMPAIGN` lists it")
+    parser.set_defaults(run=_say, verb=verb)
     return parser
 
 
@@ -55,4 +92,17 @@ def _steer(args: argparse.Namespace) -> int:
         emit_json(answer)
     else:
         print(f"{args.verb}: {answer['campaign']}")
+    return 0
+
+
+def _say(args: argparse.Namespace) -> int:
+    """Send a word; tell what the campaign waits for after it."""
+    said = {"subject": args.subject, **args.body(args)}
+    answer = client(args).post(f"/v1/campaigns/{quote(args.campaign, safe='')}/{args.verb}", said)
+    if args.json:
+        emit_json(answer)
+        return 0
+    print(f"{args.verb}: {answer['campaign']} {answer['subject']}; the campaign is in {answer['phase']}")
+    for subject, text in answer["waits"].items():
+        print(clean(f"still open: {subject}: {text}"))
     return 0

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
+from sotad.api.summary import said_with, spending
 from sotad.cli.options import client, subcommand
 from sotad.cli.output import clean, say
 from sotad.client import Client
@@ -35,11 +36,42 @@ def _watch(args: argparse.Namespace) -> int:
     found = client(args)
     status = found.get("/v1/status")
     verdicts = _chosen(status["campaigns"], args.campaign)
+    for c in status["campaigns"]:
+        if c["campaign"] in verdicts:
+            _introduce(c)
     if None in verdicts.values():
         _follow(found, status["daemon"]["seq"], verdicts, args)
     for campaign, verdict in verdicts.items():
         say(f"{campaign}: closed, {verdict}")
     return 0 if all(verdict in SUCCESS for verdict in verdicts.values()) else 1
+
+
+def _introduce(c: JSON) -> None:
+    """Where it stands before its first event comes, and what it waits for."""
+    said = [f"{c['campaign']}: {c['phase']}, round {c['round']}"]
+    said += [f"plan version {c['plan']}"] if c["plan"] else []
+    said += [f"{c['open_issues']} open issues"] if c["open_issues"] else []
+    said += [f"agents used: {spent}"] if (spent := spending(c["spent"])) else []
+    say(", ".join(said))
+    for subject, text in c["waits"].items():
+        say(_waits(c["campaign"], subject, text))
+
+
+def _waits(campaign: str, subject: str, text: str) -> str:
+    return f"{campaign} waits for a person: {text}\n  {said_with(campaign, subject)}"
+
+
+def asked(event: JSON) -> str:
+    """What a person is asked by an event, and the command that says it; empty when it asks nothing."""
+    payload, type_ = event["payload"], event["type"]
+    if type_ == "human.question":
+        return _waits(event["campaign"], payload["subject"], payload["text"])
+    if type_ == "plan.amendment_proposed":
+        return _waits(event["campaign"], f"plan:{event['seq']}", f"amend the plan: {payload['reason']}")
+    if type_ == "patch.quarantined":
+        text = f"{payload['attempt_id']} gains {payload['gain_pct']:.1f}%, more than {payload['ceiling_pct']:g}%"
+        return _waits(event["campaign"], f"attempt:{payload['attempt_id']}", text)
+    return ""
 
 
 def _chosen(campaigns: list[JSON], name: str | None) -> dict[str, str | None]:
@@ -58,6 +90,8 @@ def _follow(found: Client, after: int, verdicts: dict[str, str | None], args: ar
         if event["campaign"] not in verdicts:
             continue
         print(json.dumps(event) if args.json else one_line(event), flush=True)
+        if question := asked(event):
+            say(question)
         if event["type"] == "campaign.closed":
             verdicts[event["campaign"]] = event["payload"]["terminal"]
             if None not in verdicts.values():

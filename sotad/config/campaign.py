@@ -15,8 +15,11 @@ from sotad.config.sections import (
     Decision,
     Equivalence,
     Hardware,
+    Humanize,
     Knowledge,
     Model,
+    Plan,
+    Review,
     Search,
     Sla,
 )
@@ -40,6 +43,9 @@ class CampaignConfig(Section):
     equivalence: Equivalence = Equivalence()
     implementer: Agent = Agent()
     reviewer: Agent = Agent()
+    plan: Plan = Plan()
+    review: Review = Review()
+    humanize: Humanize = Humanize()
     knowledge: Knowledge = Knowledge()
     budget: Budget = Budget()
 

@@ -10,7 +10,7 @@ from sotad.config.framework import Framework
 from sotad.config.sections import Search
 from sotad.frameworks import FRAMEWORKS
 from sotad.search.candidates import BASELINE, GENERATIONS, candidate_id, canonical, overrides, untried
-from statemachine.fairness import VERSION
+from statemachine import fairness, loop
 
 JSON = dict[str, Any]
 
@@ -31,7 +31,12 @@ def expand(config: CampaignConfig, base: Path) -> JSON:
     }
     disabled = [name for name in config.frameworks if name not in enabled]
     spec["excluded"] = dict.fromkeys(disabled, "disabled in the campaign file") | config.excluded
-    spec["fairness"] = VERSION
+    spec["plan"]["draft"] = _path(base, config.plan.draft)
+    spec["humanize"]["folder"] = _path(base, config.humanize.folder)
+    for role in ("implementer", "reviewer"):
+        agent = getattr(config, role)
+        spec[role] |= {"home": _path(base, agent.home), "writable": [_path(base, path) for path in agent.writable]}
+    spec["fairness"], spec["loop"] = fairness.VERSION, loop.VERSION
     return spec
 
 

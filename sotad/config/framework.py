@@ -31,6 +31,16 @@ class Candidate(Section):
     flags: Flags = Field(default={})
 
 
+class Accuracy(Section):
+    """A program that scores a served model, higher being better; its last line is JSON with ``score``.
+
+    ``{url}`` and ``{model}`` in the command are the server's; a patch may score ``max_drop`` less than the champion.
+    """
+
+    command: Annotated[list[str], BeforeValidator(_argv)] = Field(min_length=1)
+    max_drop: float = Field(default=0.0, ge=0)
+
+
 class Framework(Section):
     """One serving framework. ``kind`` names its driver; ``checkout`` the git repository it runs from.
 
@@ -52,6 +62,7 @@ class Framework(Section):
     search_space: dict[str, list[JsonValue]] = Field(default={})
     paths: list[str] = Field(default=["**"])
     tests: list[str] = Field(default=[])
+    accuracy: Accuracy | None = None
 
     @field_validator("command")
     @classmethod

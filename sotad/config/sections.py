@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sotad.config.section import Section
 from sotad.results.sla import DEPRECATED
+
+OFF = BeforeValidator(lambda written: "off" if written is False else written)
+"""YAML reads a bare ``off`` as false."""
 
 
 class Model(Section):
@@ -87,7 +90,10 @@ class Search(Section):
 
 
 class Decision(Section):
-    """The rule of the gap decision, fixed before anything is measured. Margins in percent."""
+    """The rule of the gap decision, fixed before anything is measured. Margins in percent.
+
+    A patch that gains more than ``max_gain_pct`` waits for a person: it is more often a mistake than a wonder.
+    """
 
     metric: Literal["request_throughput", "output_token_throughput"] = "request_throughput"
     runs: int = Field(default=3, ge=1, le=20)
@@ -96,6 +102,7 @@ class Decision(Section):
     first_look: int = Field(default=4, ge=4)
     cap: int = Field(default=20, ge=4, le=60)
     noise_limit_pct: float = Field(default=5.0, gt=0)
+    max_gain_pct: float = Field(default=100.0, gt=0)
 
     @model_validator(mode="after")
     def _order(self) -> Decision:
@@ -105,40 +112,110 @@ class Decision(Section):
 
 
 class Equivalence(Section):
-    """The fixed prompts whose outputs a patch must not change."""
+    """The lengths of the new prompts whose outputs a patch must not change.
+
+    ``text_tokens``: how many tokens from the start the texts of single requests must share (default: all, up to 256);
+    a kernel may honestly flip a late one.
+    """
+
+    replaced: ClassVar[dict[str, str]] = {"seed": "is drawn anew for every attempt: leave it out"}
 
     prompts: int = Field(default=8, ge=1)
     input_len: int = Field(default=48, ge=1)
     output_len: int = Field(default=24, ge=1)
-    seed: int = 4242
+    text_tokens: int | None = Field(default=None, ge=1)
+
+
+class AgentBudget(Section):
+    """What one call of an agent may use, as its tool reports it; its time is ``timeout_s``."""
+
+    tokens: int | None = Field(default=None, gt=0)
+    money_usd: float | None = Field(default=None, gt=0)
 
 
 class Agent(Section):
-    """Who implements or reviews. ``command`` runs argv with a request file and a result file."""
+    """Who implements or reviews.
 
-    driver: Literal["scripted", "none", "cheater", "command"] = "scripted"
+    ``claude`` and ``codex`` are those command lines, with ``argv`` in place of their name when it is given;
+    ``command`` runs argv with a request file and a result file. ``env_from`` names the variables that it gets beside
+    the everyday ones, ``home`` its HOME (default: an empty one). It may write to its worktree, its run's folder, its
+    home and ``writable``, and cannot read the daemon's state; ``sandbox: off`` gives that up. ``silence_s`` without a
+    line of output end it; left out, only ``timeout_s`` does for programs that do not talk.
+    """
+
+    driver: Literal["scripted", "none", "cheater", "command", "claude", "codex"] = "scripted"
     argv: list[str] = Field(default=[])
+    model: str = ""
+    effort: str = ""
     timeout_s: float = Field(default=600, gt=0)
+    silence_s: float | None = Field(default=None, gt=0)
+    env_from: list[str] = Field(default=[])
+    home: Path | None = None
+    sandbox: Annotated[Literal["auto", "off"], OFF] = "auto"
+    writable: list[Path] = Field(default=[])
+    budget: AgentBudget = AgentBudget()
 
     @model_validator(mode="after")
     def _argv(self) -> Agent:
-        if (self.driver == "command") != bool(self.argv):
-            raise ValueError("argv belongs to driver: command, and only to it")
+        if self.driver == "command" and not self.argv:
+            raise ValueError("driver: command needs argv")
+        if self.argv and self.driver not in ("command", "claude", "codex"):
+            raise ValueError(f"driver: {self.driver} takes no argv")
         return self
 
 
+class Plan(Section):
+    """Where the plan comes from: a template of the campaign, or the implementer from a ``draft`` in Markdown."""
+
+    source: Literal["template", "agent"] = "template"
+    draft: Path | None = None
+
+
+class Review(Section):
+    """How rounds are reviewed.
+
+    ``self`` lets the implementer check itself, and a person approve every ``approve_every``-th round. ``code``: the
+    diff of an accepted patch is read for defects too. Every ``alignment_every``-th round is reviewed against every
+    criterion. ``finalize``: after success the implementer may simplify once; what it changes is tested, measured and
+    reviewed like any patch.
+    """
+
+    mode: Literal["independent", "self"] = "independent"
+    code: bool = True
+    alignment_every: int = Field(default=5, ge=2)
+    approve_every: int = Field(default=1, ge=1)
+    finalize: bool = True
+
+
+class Humanize(Section):
+    """Whether the loop is mirrored as Humanize lays loops out, and the folder (default: in the state directory)."""
+
+    mirror: bool = True
+    folder: Path | None = None
+
+
 class Budget(Section):
-    """Bounds in seconds and rounds."""
+    """Bounds in seconds and rounds; of all agents together in tokens and money, as their tools report them."""
 
     wall_clock_s: float = Field(default=86_400, gt=0)
     rounds: int = Field(default=5, ge=1)
     job_s: float = Field(default=3_600, gt=0)
     ready_s: float = Field(default=600, gt=0)
     resource_wait_s: float = Field(default=1_800, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    money_usd: float | None = Field(default=None, gt=0)
 
 
 class Knowledge(Section):
-    """A folder of Markdown dossiers that is searched before patching."""
+    """What is read before patching: a folder of Markdown dossiers, and open pull requests of ``repositories``.
+
+    Pull requests are asked for through the command ``gh`` or the REST API at ``api_url``, with the token in the
+    variable ``token_from`` when it is named.
+    """
 
     folder: Path | None = None
     query: str = ""
+    repositories: list[str] = Field(default=[])
+    pulls: Annotated[Literal["off", "gh", "rest"], OFF] = "off"
+    api_url: str = "https://api.github.com"
+    token_from: str = ""

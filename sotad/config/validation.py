@@ -13,6 +13,7 @@ from sotad.config.reading import check, read
 from sotad.config.rules import Finding, findings
 from sotad.config.rules.finding import JSON
 from sotad.errors import BadConfig
+from sotad.plan.draft import BadDraft, read_draft
 
 
 @dataclass(slots=True)
@@ -50,3 +51,8 @@ def _files(spec: JSON) -> Iterator[Finding]:
     dataset = spec["workload"]["dataset"]
     if dataset and not Path(dataset).is_file():
         yield Finding("workload.dataset", f"there is no file {dataset}")
+    if draft := spec["plan"]["draft"]:
+        try:
+            read_draft(Path(draft))
+        except BadDraft as error:
+            yield Finding("plan.draft", str(error))

@@ -12,6 +12,7 @@ import structlog
 
 from ledger.artifacts import Artifacts
 from ledger.errors import LedgerError
+from sotad.activities.agents import finish_all
 from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.activities.launch import abandon
 from sotad.activities.registry import ACTIVITIES
@@ -186,6 +187,7 @@ class Driver:
         """End every run of an attempt, all at once: each may take its whole grace; what it launched is void."""
         runs = await self.host.list_runs(f"{c.id}/{job}/{attempt}/")
         await asyncio.gather(*(self.host.stop(run) for run in runs))
+        await finish_all(self.journal, self.host, self.artifacts, f"{c.id}/{job}/{attempt}")
         await abandon(self.journal, c, job, attempt, reason)
 
     def _limit_s(self, c: Campaign, do: Do) -> float:

@@ -152,6 +152,6 @@ class Journal:
         now = self.clock()
         if draft.campaign and draft.type not in FACTS:
             c = self.world.campaigns.get(draft.campaign) or Campaign(draft.campaign, created_ns=now)
-            self._machine.fire(Ask(self.world, c, payload, now), draft.type)
+            self._machine.fire(Ask(self.world, c, payload, now, draft.actor), draft.type)
         else:
-            admit(self.world, draft.campaign, draft.type, payload, now)
+            admit(self.world, draft.campaign, draft.type, payload, now, draft.actor)

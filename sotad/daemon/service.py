@@ -32,22 +32,25 @@ from sotad.config import DaemonConfig, load_daemon, parse_campaign
 from sotad.daemon.clock import Clock
 from sotad.daemon.driver import Driver
 from sotad.daemon.inbox import Inbox
-from sotad.daemon.journal import Journal
+from sotad.daemon.journal import Journal, is_fatal
 from sotad.daemon.lock import Lock
 from sotad.daemon.logs import configure, set_level
 from sotad.daemon.notify import Notifier
-from sotad.daemon.resume import resume_checks
+from sotad.daemon.resume import Check, ledger_check, moved, resume_checks
 from sotad.daemon.start import load_world, machine_digest
-from sotad.errors import NotFound
+from sotad.daemon.words import Words
+from sotad.errors import BadConfig, NotFound
 from sotad.hosts.local import LocalHost
 from sotad.paths import StateDir
+from sotad.plan.draft import BadDraft, read_draft
 from sotad.redact import redactor, scrubber
 from statemachine.evidence import digest
-from statemachine.state import World, to_json
-from statemachine.table import HALTED
+from statemachine.state import Campaign, World, to_json
+from statemachine.table import HALTED, LIVE
 
 log = structlog.get_logger()
 STALLED_S = 30.0  # without a turn of the loop for this long the daemon counts as stuck
+MIRROR_PAUSE_S = 60.0  # after the mirror failed
 
 
 class Daemon:
@@ -63,6 +66,7 @@ class Daemon:
         self._started_ns = time.time_ns()
         self._redact = redactor(os.environ)
         self._naming = asyncio.Lock()
+        self._words = Words(journal, driver.artifacts, self.resume)
 
     @property
     def world(self) -> World:
@@ -102,6 +106,7 @@ class Daemon:
         if key is not None and (known := self._journal.find(key)) is not None:
             return known.campaign
         spec = self._redact(parse_campaign(text, source, Path(source).parent))
+        await _readable_draft(spec, source)
         created = {"spec": spec, "spec_digest": digest(spec), "source": source}
         async with self._naming:
             campaign = self._free_id(spec["campaign"])
@@ -123,6 +128,7 @@ class Daemon:
         c = self._known(campaign)
         halted = c.phase in HALTED
         checks = await resume_checks(c, self._driver.host, self._driver.artifacts) if halted else []
+        checks += [await asyncio.to_thread(ledger_check, self.paths)] if halted else []
         for check in checks:
             if not check["ok"]:
                 found = {key: check[key] for key in ("what", "expected", "found")}
@@ -132,6 +138,42 @@ class Daemon:
     async def cancel(self, campaign: str, confirmed: bool, operator: str) -> None:
         payload = {"by": operator, "confirmed": confirmed}
         await self._operator(campaign, "campaign.cancel_requested", payload, operator)
+
+    async def approve(self, campaign: str, subject: str, approved: bool, reason: str, operator: str) -> dict[str, Any]:
+        return await self._words.approve(campaign, subject, approved, reason, operator)
+
+    async def answer(self, campaign: str, subject: str, text: str, operator: str) -> dict[str, Any]:
+        return await self._words.answer(campaign, subject, text, operator)
+
+    async def amend(self, campaign: str, plan: Any, reason: str, operator: str) -> dict[str, Any]:
+        return await self._words.amend(campaign, plan, reason, operator)
+
+    async def humanize(self, report: dict[str, Any], operator: str) -> dict[str, Any]:
+        return await self._words.humanize(report, operator)
+
+    async def catch_up(self) -> None:
+        """Halt what must not go on in the world that is found, let go on what has its last word.
+
+        Called once, before the loop runs.
+        """
+        live = [c for c in self.world.campaigns.values() if c.phase in LIVE]
+        ledger = [await asyncio.to_thread(ledger_check, self.paths)] if live else []
+        for c in live:
+            world = await self._checks(c) if c.phase != "intake" else []  # which looks at everything itself
+            blocked = moved([*ledger, *world], c.id)
+            if blocked and c.phase in LIVE:  # still: nobody has paused or cancelled it meanwhile
+                await self._journal.record(c.id, "campaign.blocked", blocked)
+        await self._words.catch_up()
+
+    async def _checks(self, c: Campaign) -> list[Check]:
+        """What a resume verifies; that it cannot be done is a finding, too."""
+        try:
+            return await resume_checks(c, self._driver.host, self._driver.artifacts)
+        except Exception as error:  # one campaign's world must not keep the daemon from the others
+            if is_fatal(error):
+                raise
+            log.exception("checks.failed", campaign=c.id)
+            return [{"what": "the checks", "expected": "possible", "found": str(error), "ok": False}]
 
     async def _operator(self, campaign: str, type_: str, payload: dict[str, Any], operator: str) -> None:
         self._known(campaign)
@@ -160,6 +202,19 @@ class Daemon:
         before, self.config = self.config.model_dump(), config
         set_level(config.log_level)
         return [key for key, value in config.model_dump().items() if before[key] != value]
+
+
+async def _readable_draft(spec: dict[str, Any], source: str) -> None:
+    """The draft is needed hours later, when the plan is made: it is looked at now.
+
+    Raises:
+        BadConfig: it cannot be read.
+    """
+    if path := spec["plan"]["draft"]:
+        try:
+            await asyncio.to_thread(read_draft, Path(path))
+        except BadDraft as error:
+            raise BadConfig([f"{source}: plan.draft: {error}"]) from None
 
 
 def run(state_dir: Path, tcp: str | None = None) -> int:
@@ -198,11 +253,13 @@ async def _main(paths: StateDir, tcp: str | None) -> int:
 
 async def _serve(daemon: Daemon, driver: Driver, writer: Writer, inbox: Inbox, notifier: Notifier) -> None:
     """Run the parts until one fails or the daemon is told to stop."""
+    await daemon.catch_up()
     parts = {
         asyncio.create_task(driver.run(), name="driver"),
         asyncio.create_task(_checkpoints(daemon, writer), name="checkpoints"),
         asyncio.create_task(_feed(daemon, notifier), name="watchdog"),
         asyncio.create_task(inbox.run(), name="inbox"),
+        asyncio.create_task(_mirror(daemon._journal, daemon.paths, driver.artifacts), name="mirror"),
         asyncio.create_task(daemon.stopping.wait(), name="stop"),
     }
     done, rest = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -211,6 +268,20 @@ async def _serve(daemon: Daemon, driver: Driver, writer: Writer, inbox: Inbox, n
     await asyncio.gather(*rest, return_exceptions=True)
     for part in done:
         part.result()
+
+
+async def _mirror(journal: Journal, paths: StateDir, artifacts: Artifacts) -> None:
+    """Keep the mirror for Humanize true. It is a copy: when it fails, the daemon goes on and tries again."""
+    from sotad.humanize.following import mirror
+
+    while True:
+        try:
+            await mirror(journal, paths, artifacts)
+        except Exception as error:  # a folder of the user's may do anything; only a broken ledger is more than that
+            if is_fatal(error):
+                raise
+            log.exception("mirror.failed")
+        await asyncio.sleep(MIRROR_PAUSE_S)
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ class Started:
 def machine_digest() -> str:
     """Names the rules: the table's digest, and a digest of the code that folds, as it was when first asked."""
     code = hashlib.sha256()
-    for path in sorted(Path(statemachine.__file__).parent.glob("*.py")):
+    for path in sorted(Path(statemachine.__file__).parent.rglob("*.py")):
         code.update(path.read_bytes())
     return hashlib.sha256(f"{digest()}{code.hexdigest()}".encode()).hexdigest()
 

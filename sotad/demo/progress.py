@@ -6,7 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from sotad.cli.output import clean
+
 JSON = dict[str, Any]
+LONGEST = 110
+"""Characters of a reason, and of what an agent says; the ledger has all of it."""
+
+
+def _cut(text: str, most: int = LONGEST) -> str:
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def _gap(p: JSON) -> str:
@@ -29,6 +37,45 @@ def _bench(p: JSON) -> str:
     return f"  {p['launch']} {p['scenario']} run {p['run']}: {shown}"
 
 
+def _timed_or_refused(p: JSON) -> str:
+    """Of gates, those that refuse, and the one that looks at the timed answers themselves."""
+    if not p["passed"]:
+        return f"  gate {p['gate']} REFUSED: {_cut(p['detail'])}"
+    return f"  timed outputs: {_cut(p['detail'])}" if p["gate"] == "timed_outputs" else ""
+
+
+def _proposed(p: JSON) -> str:
+    contract = p.get("contract") or {}
+    chosen = f"; contract: {contract['objective']} [{', '.join(contract['criteria'])}]" if contract else ""
+    return f"patch {p['attempt_id']} proposed: {p['hypothesis']} (cites {', '.join(p['citations'])}){chosen}"
+
+
+def _said(p: JSON) -> str:
+    """The implementer's own words, marked as such."""
+    lines = p["text"].split("\n")
+    first = next((line.strip() for line in lines if line.strip()), "nothing")
+    return f"  {p['attempt_id']}: the implementer says: {_cut(first)}"
+
+
+def _heldout(p: JSON) -> str:
+    parts = [f"{name} {-found['g_pct']:+.1f}%" for name, found in p["decisions"].items()]
+    how = "passed" if p["passed"] else "FAILED"
+    return f"held-out workload {how}: the patches against the first commit: {', '.join(parts)}"
+
+
+def _verdict(p: JSON) -> str:
+    found = f"{len(p['findings'])} findings" + (f", resolves {', '.join(p['resolved'])}" if p.get("resolved") else "")
+    return f"review ({p.get('kind', 'summary')}): {p['mainline']}, {p['control']}, {found}: {p['summary']}"
+
+
+def _agent(p: JSON) -> str:
+    usage = p.get("usage") or {}
+    tokens = sum(usage.get(key) or 0 for key in ("input_tokens", "output_tokens"))
+    used = f"{tokens:,} tokens" if tokens else "tokens unknown"
+    money = "" if usage.get("cost_usd") is None else f", {usage['cost_usd']:.2f} USD"
+    return f"  {p['role']} ({p['driver']}) {p['outcome']} after {p['wall_s']:.1f} s, {used}{money}"
+
+
 SENTENCES: dict[str, Callable[[JSON], str]] = {
     "campaign.created": lambda p: f"campaign created from {p['source']}",
     "framework.probed": lambda p: f"probed {p['framework']}: {p['version']} at {(p.get('commit') or '')[:12]}",
@@ -37,11 +84,16 @@ SENTENCES: dict[str, Callable[[JSON], str]] = {
     "preflight.failed": lambda p: f"preflight failed: {p['check']}: {p['reason']}",
     "workload.frozen": lambda p: f"workload frozen as {p['digest'][:12]}: {', '.join(p['scenarios'])}",
     "benchmark.finished": _bench,
-    "candidate.failed": lambda p: f"  {p['launch']} {p['status'].upper()}: {p['reason'][:110]}",
-    "candidate.lost": lambda p: f"  {p['launch']} lost: {p['reason'][:110]}",
+    "candidate.failed": lambda p: f"  {p['launch']} {p['status'].upper()}: {_cut(p['reason'])}",
+    "candidate.lost": lambda p: f"  {p['launch']} lost: {_cut(p['reason'])}",
     "sla.failed": lambda p: f"  {p['launch']} misses the SLA: {p['key']} {p['limit']:g}, observed {p['observed']:.0f}",
     "winner.selected": lambda p: f"winner of {p['framework']}: {p.get('candidate')} ({p['reason']})",
     "baseline.frozen": lambda p: f"baseline frozen as {p['digest'][:12]}",
+    "plan.recorded": lambda p: (
+        f"plan version {p['version']} ({p['source']}): {len(p['plan']['criteria'])} criteria: {p['plan']['goal']}"
+    ),
+    "plan.amendment_proposed": lambda p: f"an amendment of the plan waits for a person: {p['reason']}",
+    "plan.amended": lambda p: f"plan version {p['version']} is in force",
     "loop.started": lambda p: f"loop started at {p['base_commit'][:12]} on {p['branch']}",
     "fairness.checked": lambda p: (
         f"fairness: {len(p['items'])} conditions, {'all match' if p['passed'] else 'VIOLATED'}"
@@ -52,14 +104,29 @@ SENTENCES: dict[str, Callable[[JSON], str]] = {
     "profile.rejected": lambda p: f"profile of the {p['side']} rejected: {p['reason']}",
     "rootcause.written": lambda p: f"root cause: {p['statement']}",
     "idea.rejected": lambda p: f"{len(p['rows'])} rows have no patch: {p['reason']}",
-    "patch.proposed": lambda p: (
-        f"patch {p['attempt_id']} proposed: {p['hypothesis']} (cites {', '.join(p['citations'])})"
-    ),
-    "gate.evaluated": lambda p: f"  gate {p['gate']}: {'passed' if p['passed'] else 'REFUSED'} ({p['detail'][:100]})",
+    "idea.recorded": lambda p: f"{len(p['ideas'])} new ideas on record",
+    "patch.proposed": _proposed,
+    "finalize.opened": lambda p: f"finalize: {p['attempt_id']} may simplify what was gained, once",
+    "finalize.unchanged": lambda p: f"finalize: {p['attempt_id']} leaves the patches as they are",
+    "summary.recorded": _said,
+    "gate.evaluated": _timed_or_refused,
+    "agent.finished": _agent,
     "patch.applied": lambda p: f"patch {p['attempt_id']} committed as {p['commit'][:12]}: {', '.join(p['files'])}",
     "patch.accepted": lambda p: f"patch {p['attempt_id']} ACCEPTED",
+    "patch.quarantined": lambda p: (
+        f"patch {p['attempt_id']} QUARANTINED: gains {p['gain_pct']:.1f}%, more than {p['ceiling_pct']:g}% ({p['why']})"
+    ),
     "patch.reverted": lambda p: f"patch {p['attempt_id']} REVERTED by gate {p['gate']}: {p['reason']}",
-    "verdict.recorded": lambda p: f"review: {p['mainline']}, {len(p['findings'])} findings: {p['summary']}",
+    "heldout.checked": _heldout,
+    "verdict.recorded": _verdict,
+    "review.findings": lambda p: (
+        f"{len(p['items'])} findings: {'; '.join(_cut(item['text'], 80) for item in p['items'])}"
+    ),
+    "review.stalled": lambda p: f"the round counts as {p['mainline']}",
+    "review.stopped": lambda p: f"the reviewer stops the loop: {p['reason']}",
+    "human.question": lambda p: f"a person is asked ({p['subject']}): {p['text']}",
+    "human.answered": lambda p: f"a person answered {p['subject']}: {p['answer']}",
+    "human.approved": lambda p: f"a person said {'yes' if p['approved'] else 'no'} to {p['subject']}",
     "review.failed": lambda p: f"review failed: {p['reason']}",
     "stop.proposed": lambda p: f"stop: {p['condition']}: {p['reason']}",
     "campaign.blocked": lambda p: f"BLOCKED ({p['kind']}): {p['reason']}; next: {p['next']}",
@@ -86,5 +153,6 @@ class Progress:
     def show(self, event: JSON) -> None:
         """Write an event's sentence, when it has one; the number is its seq in the ledger."""
         sentence = SENTENCES.get(event["type"])
-        if sentence is not None:
-            self.say(f"#{event['seq']:<4} {sentence(event['payload'])}")
+        text = clean(sentence(event["payload"])).replace("\n", " ") if sentence else ""
+        if text:
+            self.say(f"#{event['seq']:<4} {text}")

@@ -46,7 +46,7 @@ class Response:
 def request_head(host: str, path: str, headers: dict[str, str]) -> bytes:
     """The head of a POST up to the value of its Content-Length, which `request` adds."""
     fixed = {"Host": host, "Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity"}
-    lines = [f"{name}: {value}" for name, value in {**fixed, "User-Agent": "sotad", **headers}.items()]
+    lines = [f"{name}: {value}" for name, value in {**fixed, **headers}.items()]
     return "\r\n".join([f"POST {path} HTTP/1.1", *lines, "Content-Length: "]).encode("latin-1")
 
 

@@ -33,6 +33,7 @@ class Target(BaseModel):
     timeout_s: float = Field(default=600.0, gt=0)
     stall_s: float = Field(default=120.0, gt=0)
     api_key_env: str | None = None
+    user_agent: str = Field(default="sotad", pattern=r"^[!-~]+$")
 
     @property
     def is_chat(self) -> bool:
@@ -44,12 +45,13 @@ class Target(BaseModel):
         Raises:
             SpecError: the variable with the API key is not set.
         """
+        name = {"User-Agent": self.user_agent}
         if self.api_key_env is None:
-            return {}
+            return name
         key = os.environ.get(self.api_key_env)
         if not key:
             raise SpecError(f"api_key_env: the environment has no {self.api_key_env}; export it first")
-        return {"Authorization": f"Bearer {key}"}
+        return {**name, "Authorization": f"Bearer {key}"}
 
 
 class LoadSpec(Target):

@@ -1,8 +1,8 @@
-"""What was known and found out: history, profiles, kernel tables, root causes, layers, checkpoints."""
+"""What was known and found out: history, profiles, kernel tables, root causes, layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from ledger.events import Event
 from sotad.report.document import Block, Document, Section, Table, Text, Verbatim
@@ -53,52 +53,6 @@ def profile_files(f: Facts) -> dict[str, Event]:
         name = f"{stem}{suffix}"
         found[f"{stem}-{event.seq}{suffix}" if name in found else name] = event
     return found
-
-
-def profile_table(f: Facts) -> Table:
-    """Every trace, and every capture that was refused."""
-    rows = [
-        (str(p["round"]), p["side"], p["framework"], p["commit"], name, _stale(f, p), cite(event))
-        for name, event in profile_files(f).items()
-        for p in [event.payload]
-    ]
-    rows += [
-        (str(e.payload["round"]), e.payload["side"], "", "", f"refused: {e.payload['reason']}", "", cite(e))
-        for e in f.all("profile.rejected")
-    ]
-    return Table(("round", "side", "framework", "commit", "trace", "stale now", "event"), rows)
-
-
-def _stale(f: Facts, profile: JSON) -> str:
-    """A profile of the target says nothing about a later champion."""
-    changed = profile["framework"] == f.target and profile["commit"] != f.c.champion
-    return "yes" if changed or profile["round"] != f.c.round else "no"
-
-
-def digest_documents(f: Facts) -> dict[str, Document]:
-    """``humanize/profile-digests/``: one for each kernel table, with its traces and dominant rows."""
-    return {
-        f"humanize/profile-digests/r{e.payload['round']}-{e.seq}.md": _digest(f, e) for e in f.all("tables.produced")
-    }
-
-
-def _digest(f: Facts, event: Event) -> Document:
-    p = event.payload
-    traces = [
-        (side["side"], side["framework"], side["commit"], name, side["trace"]["sha256"], cite(captured))
-        for name, captured in profile_files(f).items()
-        for side in [captured.payload]
-        if side["round"] == p["round"]
-    ]
-    headers = ("side", "framework", "commit", "trace", "SHA-256", "event")
-    return Document(
-        f"Profile digest, round {p['round']} at {p['commit']} {cite(event)}",
-        [
-            Section("Traces", [Table(headers, traces)]),
-            Section("Dominant rows", [row_table(p["rows"][:12])]),
-            Section("Tables", [Text(f"Artifact {p['tables']['sha256']}, {p['tables']['bytes']} bytes.")]),
-        ],
-    )
 
 
 # --- kernel tables, root cause, layers ----------------------------------------------------------------------
@@ -185,21 +139,3 @@ def _per_round(f: Facts, title: str, type_: str, lead: Callable[[Event], list[Bl
         for e in reversed(f.all(type_))
     ]
     return Document(f"{title} of {f.c.id}", sections or [Section("", [Text("not recorded")])])
-
-
-def checkpoint_document(f: Facts) -> Document:
-    """``humanize/model-loop-checkpoint.md``: the latest checkpoint, and where the earlier ones are."""
-    events = f.all("checkpoint.written")
-    return Document(f"Checkpoint of {f.c.id}", list(_checkpoints(f, events)) or [Section("", [Text("not recorded")])])
-
-
-def _checkpoints(f: Facts, events: list[Event]) -> Iterator[Section]:
-    for event in events[-1:]:
-        title = f"Round {event.payload['round']} at {event.payload['commit']} {cite(event)}"
-        yield Section(title, [Verbatim(f.text_of(event.payload["document"]))])
-    if events[:-1]:
-        rows = [
-            (str(e.payload["round"]), e.payload["commit"], e.payload["document"]["sha256"], cite(e))
-            for e in events[:-1]
-        ]
-        yield Section("Earlier", [Table(("round", "commit", "artifact", "event"), rows)])

@@ -115,7 +115,7 @@ def _workspace(event: Event | None) -> str:
 
 def caveats(f: Facts) -> list[str]:
     """What a reader must know before using the numbers."""
-    return [*_weak_conditions(f), *_weak_evidence(f), *_incidents(f)] if f.spec else []
+    return [*_weak_conditions(f), *_weak_evidence(f), *_doubtful_gains(f), *_incidents(f)] if f.spec else []
 
 
 def _weak_conditions(f: Facts) -> Iterator[str]:
@@ -130,14 +130,16 @@ def _weak_conditions(f: Facts) -> Iterator[str]:
     if f.spec["workload"].get("kind") == "random":
         yield "The prompts are synthetic random tokens, not production traffic."
     for scenario in f.spec["workload"]["scenarios"]:
-        prompts = scenario["num_prompts"]
-        if prompts < USUAL_PROMPTS:
+        prompts = scenario.get("num_prompts")
+        if prompts is not None and prompts < USUAL_PROMPTS:
             kind = "a smoke test" if prompts <= SMOKE_PROMPTS else "a small sample"
             name = scenario["name"]
             yield f"Scenario {name} has {prompts} prompts a run, {kind}; {USUAL_PROMPTS} is usual."
     for role in ("implementer", "reviewer"):
         if f.spec.get(role, {}).get("driver") == "scripted":
             yield f"The {role} was scripted."
+    if f.spec.get("review", {}).get("mode") == "self":
+        yield "The implementer reviewed itself; a person approved samples of it."
 
 
 def _weak_evidence(f: Facts) -> Iterator[str]:
@@ -157,6 +159,15 @@ def _weak_evidence(f: Facts) -> Iterator[str]:
         yield f"{len(void)} measured rows became void and were not used {cite_range(void)}"
     if not charts.available():
         yield "Charts were left out: the chart library ziaplot is not installed."
+
+
+def _doubtful_gains(f: Facts) -> Iterator[str]:
+    for event in f.all("heldout.checked"):
+        if not event.payload["passed"]:
+            yield f"A gain was not there on the held-out workload {cite(event)}"
+    for event in f.all("patch.quarantined"):
+        gain = f"{event.payload['attempt_id']} gained {event.payload['gain_pct']:.1f}%"
+        yield f"{gain}, more than is believed without a person's word {cite(event)}"
 
 
 def _incidents(f: Facts) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sotad.report.document import Block, Table, Text
 from sotad.report.facts import Facts, cite, utc
@@ -25,17 +25,29 @@ def union_ns(spans: Iterable[Span]) -> int:
 
 def job_spans(f: Facts) -> dict[str, list[Span]]:
     """Per activity, the time from dispatch to end of each job; one still running ends with the last event."""
-    open_jobs: dict[str, tuple[str, int]] = {}
     spans: dict[str, list[Span]] = defaultdict(list)
-    for event in f.all("job.dispatched", *_ENDS):
-        if event.type == "job.dispatched":
-            open_jobs[event.payload["job"]] = (event.payload["activity"], event.time_ns)
-        elif event.payload["job"] in open_jobs:
-            activity, begin = open_jobs.pop(event.payload["job"])
-            spans[activity].append((begin, event.time_ns))
-    for activity, begin in open_jobs.values():
-        spans[activity].append((begin, f.events[-1].time_ns))
+    for activity, _, span in _jobs(f):
+        spans[activity].append(span)
     return spans
+
+
+def job_spans_of(f: Facts, activity: str, part: str) -> list[Span]:
+    """The times of an activity's jobs whose name has that part between its slashes."""
+    return [span for found, job, span in _jobs(f) if found == activity and part in job.split("/")]
+
+
+def _jobs(f: Facts) -> Iterator[tuple[str, str, Span]]:
+    """(activity, job, time) of every attempt of every job, in the order of their ends."""
+    running: dict[str, tuple[str, int]] = {}
+    for event in f.all("job.dispatched", *_ENDS):
+        job = event.payload["job"]
+        if event.type == "job.dispatched":
+            running[job] = (event.payload["activity"], event.time_ns)
+        elif job in running:
+            activity, begin = running.pop(job)
+            yield activity, job, (begin, event.time_ns)
+    for job, (activity, begin) in running.items():
+        yield activity, job, (begin, f.events[-1].time_ns)
 
 
 def halted_ns(f: Facts) -> int:
@@ -89,5 +101,11 @@ def cost_blocks(f: Facts) -> list[Block]:
             f"activities, {outside} outside; {found['halted_s']:.1f} s paused or blocked."
         ),
         Table(("activity", "jobs", "seconds (overlaps once)"), rows),
-        Text("GPU seconds, tokens and money: not recorded."),
+        Text(_unpriced(f)),
     ]
+
+
+def _unpriced(f: Facts) -> str:
+    """What of the cost nobody recorded."""
+    agents = "what agents used stands under Agents" if f.all("agent.finished") else "tokens and money: not recorded"
+    return f"GPU seconds are given per attempt where GPUs are named; {agents}."

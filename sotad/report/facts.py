@@ -57,6 +57,23 @@ class Facts:
         found = self.all(*types)
         return found[-1] if found else None
 
+    def before(self, seq: int, *types: str) -> Event | None:
+        """The latest event of these types before an event, or None."""
+        return next((event for event in reversed(self.all(*types)) if event.seq < seq), None)
+
+    def after(self, seq: int, *types: str) -> Event | None:
+        """The first event of these types after an event, or None."""
+        return next((event for event in self.all(*types) if event.seq > seq), None)
+
+    def job_before(self, seq: int, activity: str) -> JSON:
+        """What was dispatched last before an event for an activity; empty when nothing was."""
+        jobs = (event for event in reversed(self.all("job.dispatched")) if event.seq < seq)
+        return next((job.payload for job in jobs if job.payload["activity"] == activity), {})
+
+    def of_attempt(self, attempt_id: str, *types: str) -> list[Event]:
+        """The events of these types that name the attempt, in order."""
+        return [event for event in self.all(*types) if event.payload["attempt_id"] == attempt_id]
+
     def latest(self, type_: str, *keys: str) -> list[Event]:
         """The latest event for each value of these payload keys, in the order in which the values came up."""
         found: dict[tuple[str, ...], Event] = {}
@@ -147,6 +164,11 @@ def number(value: float | None, digits: int = 2) -> str:
 def said(value: object) -> str:
     """Any value as text; None and the empty text are said to be missing."""
     return NOT_RECORDED if value in (None, "") else str(value)
+
+
+def pairs(entry: JSON) -> str:
+    """A flat object as ``key: value; key: value``, by key."""
+    return "; ".join(f"{key}: {value}" for key, value in sorted(entry.items()))
 
 
 def utc(time_ns: int) -> str:

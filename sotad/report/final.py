@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sotad.report import analysis, charts, conditions, costs, gaps, ledgers, measurements
+from sotad.humanize.layout import LOOPS, loop_name
+from sotad.report import (
+    agents,
+    analysis,
+    attempts,
+    charts,
+    conditions,
+    costs,
+    gaps,
+    issues,
+    measurements,
+    people,
+    plans,
+)
 from sotad.report.document import Block, Document, Items, Section, Table, Text
-from sotad.report.facts import Facts, cite, number, said
+from sotad.report.facts import Facts, cite, file_name, number, said
 from sotad.report.outcome import MEANING, reason, succeeded, terminal
 
 GAIN = "The gain is 100 times the natural log of patched over unpatched throughput, both measured in the same blocks."
@@ -14,30 +27,34 @@ GAIN = "The gain is 100 times the natural log of patched over unpatched throughp
 
 def final_document(f: Facts) -> Document:
     """``final_report.md`` and ``final_report.html``."""
-    return Document(
-        f"Campaign {f.c.id}: final report",
-        [
-            Section("Result", _result(f)),
-            Section("Conditions", conditions.condition_blocks(f)),
-            Section("Frameworks and versions", conditions.framework_blocks(f)),
-            Section("Winner commands", measurements.winner_blocks(f)),
-            Section("Candidates", [*measurements.ranking_tables(f), *charts.throughput_charts(f)]),
-            Section("Failed and SLA-missing candidates", [measurements.rejected_table(f)]),
-            Section("Goodput under the SLA", [measurements.goodput_table(f)]),
-            Section("Disturbed samples", [measurements.disturbed_table(f)]),
-            Section("Before and after: the gap, round by round", _gap(f)),
-            Section("What the patches changed", [Text(GAIN), gaps.improvement_table(f)]),
-            Section("Gap analysis", [*analysis.root_cause_blocks(f), *charts.kernel_chart(f), _paths(f)]),
-            Section("Changes, tests, output equivalence", _accepted(f)),
-            Section("Failed attempts", _failed(f)),
-            Section("Reviews", [ledgers.review_table(f)]),
-            Section("Stop reason and residual gap", _stop(f)),
-            Section("Caveats", [Items(conditions.caveats(f), empty="none recorded")]),
-            Section("Cost", costs.cost_blocks(f)),
-            Section("Cleanup", _cleanup(f)),
-            Section("Artifacts", _artifacts(f)),
-        ],
-    )
+    sections = [
+        Section("Result", _result(f)),
+        Section("Conditions", conditions.condition_blocks(f)),
+        Section("Frameworks and versions", conditions.framework_blocks(f)),
+        Section("Plan", plans.plan_blocks(f)),
+        Section("Winner commands", measurements.winner_blocks(f)),
+        Section("Candidates", [*measurements.ranking_tables(f), *charts.throughput_charts(f)]),
+        Section("Failed and SLA-missing candidates", [measurements.rejected_table(f)]),
+        Section("Goodput under the SLA", [measurements.goodput_table(f)]),
+        Section("Disturbed samples", [measurements.disturbed_table(f)]),
+        Section("Before and after: the gap, round by round", _gap(f)),
+        Section("What the patches changed", [Text(GAIN), gaps.improvement_table(f)]),
+        Section("Quarantined patches", people.quarantine_blocks(f)),
+        Section("Held-out check", people.heldout_blocks(f)),
+        Section("Gap analysis", [*analysis.root_cause_blocks(f), *charts.kernel_chart(f), _paths(f)]),
+        Section("Changes, tests, output equivalence", _accepted(f)),
+        Section("Failed attempts", _failed(f)),
+        Section("Reviews", [issues.review_table(f)]),
+        Section("Findings of the reviews", [issues.issue_table(f)] if f.all("verdict.recorded") else []),
+        Section("Questions and approvals", people.wait_blocks(f)),
+        Section("Agents", agents.agent_blocks(f)),
+        Section("Stop reason and residual gap", _stop(f)),
+        Section("Caveats", [Items(conditions.caveats(f), empty="none recorded")]),
+        Section("Cost", costs.cost_blocks(f)),
+        Section("Cleanup", _cleanup(f)),
+        Section("Artifacts", _artifacts(f)),
+    ]
+    return Document(f"Campaign {f.c.id}: final report", [section for section in sections if section.blocks])
 
 
 def _result(f: Facts) -> list[Block]:
@@ -87,7 +104,7 @@ def _accepted(f: Facts) -> list[Block]:
     blocks: list[Block] = []
     for attempt in f.c.attempts.values():
         if attempt.status != "reverted":
-            blocks += [Text(ledgers.attempt_title(attempt), strong=True), *ledgers.attempt_blocks(f, attempt)]
+            blocks += [Text(attempts.attempt_title(f, attempt), strong=True), *attempts.attempt_blocks(f, attempt)]
     return blocks or [Text(f"No patch stands. {_why_no_patch(f)}")]
 
 
@@ -102,8 +119,8 @@ def _failed(f: Facts) -> list[Block]:
     blocks: list[Block] = []
     for attempt in f.c.attempts.values():
         if attempt.status == "reverted":
-            blocks += [Text(ledgers.attempt_title(attempt), strong=True), *ledgers.attempt_blocks(f, attempt)]
-    refused = [ledgers.refused_table(f)] if f.all("patch.refused") else []
+            blocks += [Text(attempts.attempt_title(f, attempt), strong=True), *attempts.attempt_blocks(f, attempt)]
+    refused = [attempts.refused_table(f)] if f.all("patch.refused") else []
     return [*(blocks or [Text("No attempt failed.")]), *refused, _rejected_ideas(f)]
 
 
@@ -155,9 +172,19 @@ def _artifacts(f: Facts) -> list[Block]:
         for files, key in (
             (conditions.help_files(f), "help"),
             (analysis.profile_files(f), "trace"),
-            (ledgers.patch_files(f), "diff"),
+            (attempts.patch_files(f), "diff"),
         )
         for name, event in files.items()
     ]
     problems = [f"{digest} could not be read: {why}" for digest, why in sorted(f.problems.items())]
-    return [root, Table(("file", "SHA-256", "bytes", "event"), rows), Items(problems, empty="")]
+    return [root, Table(("file", "SHA-256", "bytes", "event"), rows), *_mirror(f), Items(problems, empty="")]
+
+
+def _mirror(f: Facts) -> list[Block]:
+    """Where the loop is mirrored as Humanize lays loops out."""
+    asked, started = f.spec.get("humanize", {}), f.last("loop.started")
+    if not asked.get("mirror") or started is None:
+        return []
+    folder = asked.get("folder") or f"humanize/{file_name(f.c.id)} of the state directory"
+    place = f"{LOOPS}/{loop_name(started.time_ns)}"
+    return [Text(f"The loop is mirrored as Humanize lays loops out: {place} in {folder} {cite(started)}")]

@@ -36,6 +36,7 @@ def summary(campaign: Campaign) -> JSON:
 
     ``verdict`` is the terminal condition of a closed campaign, else its phase. ``success`` is true only when
     it closed with the target ahead or level. Gains and gaps are percent; g > 0: the target is behind.
+    ``spent`` is what agents used as far as their tools said: ``unknown`` of their ``calls`` said nothing.
     """
     closed = campaign.phase == "closed"
     return {
@@ -46,6 +47,7 @@ def summary(campaign: Campaign) -> JSON:
         "rounds": campaign.round,
         "champion": campaign.champion,
         "gaps": campaign.gaps,
+        "spent": campaign.spent,
         "attempts": [_attempt(attempt) for attempt in campaign.attempts.values()],
     }
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from ledger.events import Event
-from sotad.report import analysis, conditions, gaps, ledgers, measurements
+from sotad.report import analysis, conditions, gaps, measurements
+from sotad.report.attempts import patch_files
+from sotad.report.checkpoint import checkpoint_document
 from sotad.report.document import Document, Section, markdown
 from sotad.report.facts import Facts
 from sotad.report.final import final_document
+from sotad.report.ledgers import ledger_files
 from sotad.report.page import html
 from sotad.report.timeline import timeline_document
 from statemachine.state import Campaign
@@ -25,7 +28,7 @@ def build(campaign: Campaign, events: Sequence[Event], read: Callable[[str], byt
     f = Facts(campaign, events, read)
     files = dict(_copies(f))
     files["benchmark/candidates.jsonl"] = measurements.json_lines(measurements.candidate_rows(f))
-    files["humanize/lineage.jsonl"] = measurements.json_lines(ledgers.lineage(f))
+    files |= {f"humanize/{name}": data for name, data in ledger_files(f).items()}
     files |= {name: markdown(document) for name, document in _documents(f).items()}
     final = final_document(f)  # last: it names every artifact that could not be read
     files["final_report.md"] = markdown(final)
@@ -38,7 +41,7 @@ def _copies(f: Facts) -> Iterator[tuple[str, bytes]]:
     sources = (
         (conditions.help_files(f), "help"),
         (analysis.profile_files(f), "trace"),
-        (ledgers.patch_files(f), "diff"),
+        (patch_files(f), "diff"),
     )
     for files, key in sources:
         for name, event in files.items():
@@ -59,9 +62,5 @@ def _documents(f: Facts) -> dict[str, Document]:
         "analysis/root-cause.md": analysis.root_cause_document(f),
         "analysis/layer-pipeline.md": analysis.pipeline_document(f),
         "analysis/kernel-table.md": analysis.kernel_document(f),
-        "humanize/model-loop-checkpoint.md": analysis.checkpoint_document(f),
-        "humanize/attempt-ledger.md": ledgers.attempt_document(f),
-        "humanize/optimization-ledger.md": ledgers.optimization_document(f),
-        "humanize/source-idea-ledger.md": ledgers.idea_document(f),
-        **analysis.digest_documents(f),
+        "humanize/model-loop-checkpoint.md": checkpoint_document(f),
     }

@@ -31,7 +31,7 @@ from statemachine.machine import admit
 from statemachine.state import World
 
 sys.path.insert(0, str(Path(__file__).parent))  # the rig is a package of these tests
-from rig.fixtures import killed, reviewing, rig, rigs, selecting  # noqa: F401
+from rig.fixtures import at, killed, reviewing, rig, rigs, selecting  # noqa: F401
 
 EXAMPLE = Path(sotad.cli.__file__).with_name("example-campaign.yaml").read_text()
 

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from sotad.api.app import MAX_BODY, make_app
 from sotad.api.server import serving
 from sotad.client import Client
 from sotad.errors import BadConfig, BadInput, HostFault, NotFound, SotadError
+from sotad.hosts import LocalHost, RunSpec, allowed_environment
 from sotad.paths import StateDir
 
+ROOT = Path(__file__).parents[2]
 JSON = dict[str, Any]
 
 
@@ -81,6 +84,30 @@ async def test_another_user_is_refused(door: Client, monkeypatch: pytest.MonkeyP
     status, error = await refused(door, "GET", "/v1/status")
     assert (status, error["code"]) == (403, "forbidden")
     assert (await ask(door, "GET", "/healthz"))[0] == 200
+
+
+async def test_a_process_of_a_run_is_refused(service: Any, door: Client, tmp_path: Path) -> None:
+    """An agent or server has the daemon's uid: it may not look, approve, cancel or submit, not even as an orphan."""
+    name, host = service.create(), LocalHost(tmp_path / "runs")
+    order = (
+        "import os, sys, time\n"
+        "if os.fork(): os._exit(0)\n"
+        "os.setsid()\n"
+        "from pathlib import Path\n"
+        "from sotad.client import Client\n"
+        "door = Client(Path(sys.argv[1]))\n"
+        "for ask in (lambda: door.get('/v1/status'), lambda: door.post(f'/v1/campaigns/{sys.argv[2]}/cancel')):\n"
+        "    try: print(ask(), flush=True)\n"
+        "    except Exception as error: print(error, flush=True)\n"
+        "Path(sys.argv[3]).touch()\n"
+    )
+    done = tmp_path / "done"
+    waits = f'{sys.executable} -c "$0" {door.path} {name} {done}; while [ ! -e {done} ]; do sleep 0.05; done'
+    argv = ("sh", "-c", waits, order)
+    await host.start("order", RunSpec(argv=argv, cwd=str(ROOT), env=allowed_environment(), timeout_s=30))
+    assert (await host.wait("order", 30)).succeeded
+    said = (await host.read("order", "stdout.log")).decode()
+    assert said.count("neither looks nor gives orders") == 2 and service.world.campaigns[name].phase == "intake"
 
 
 async def test_the_whole_life_of_orders(service: Any, door: Client) -> None:

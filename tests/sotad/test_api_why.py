@@ -5,16 +5,22 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ledger.events import Event
+from sotad.api.reasons_loop import LOOP
 from sotad.api.why import why
 from statemachine.fold import advance
-from statemachine.state import World
+from statemachine.state import World, to_json
 from statemachine.table import FACTS
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "statemachine"))
+from script import spec_with
+from simulation import Simulation
 
 JSON = dict[str, Any]
 
@@ -91,3 +97,104 @@ def test_a_forged_step_has_no_row(explained: list[JSON]) -> None:
     found = why(forged, world)
     assert not found["rows"]
     assert "the ledger should not hold it" in found["rule"]
+
+
+# --- the loop with agents and people ----------------------------------------------------------------------------
+
+LOOPS: dict[str, tuple[JSON, JSON]] = {
+    "eventful": ({"outputs": {0: "differ"}, "review": {1: "blocking"}, "usage": {1: "unknown"}}, {}),
+    "people": ({"propose": {0: "asks"}, "patch": {0: "wonder"}, "operator": {100: "amend"}}, {}),
+    "stopped": ({"review": "stop"}, {}),
+    "stalled": ({"review": "stalled"}, {}),
+    "silent": ({"review": {0: "unusable"}}, {}),
+    "spent": ({}, {"budget": {"tokens": 200}}),
+}
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def of_loop(request: pytest.FixtureRequest) -> list[JSON]:
+    """The events of a loop that have reasons of their own, explained; the state is left as it was."""
+    script, spec = LOOPS[request.param]
+    world, found = World(), []
+    for event in Simulation(script, spec=spec_with(**spec)).run().events:
+        if event.type in LOOP or event.type == "budget.exhausted":
+            before = to_json(world)
+            found.append(why(event, world))
+            assert to_json(world) == before
+        advance(world, event)
+    return found
+
+
+def test_the_loops_own_events_are_explained(of_loop: list[JSON]) -> None:
+    """Each has reasons, its guards hold when they are asked again with the same actor, and all of it is JSON."""
+    assert of_loop
+    for found in of_loop:
+        assert found["reasons"], found["text"]
+        assert found["rows"][-1]["taken"], found["text"]
+    json.dumps(of_loop)
+
+
+def test_every_kind_of_the_loops_events_is_explained_somewhere() -> None:
+    """No reason is written for an event that no loop has."""
+    played = [Simulation(script, spec=spec_with(**spec)).run().events for script, spec in LOOPS.values()]
+    seen = {event.type for events in played for event in events}
+    assert LOOP.keys() <= seen
+
+
+def explained_loop(name: str, type_: str) -> JSON:
+    """The first event of that type in a loop, explained."""
+    script, spec = LOOPS[name]
+    world = World()
+    for event in Simulation(script, spec=spec_with(**spec)).run().events:
+        if event.type == type_:
+            return why(event, world)
+        advance(world, event)
+    raise AssertionError(f"no {type_} in {name}")
+
+
+def test_a_quarantine_shows_both_numbers_and_whom_to_ask() -> None:
+    """The gain, what is believed, and the command of the person who looks."""
+    found = explained_loop("people", "patch.quarantined")
+    payload = found["event"]["payload"]
+    assert f"{payload['gain_pct']:.4g}%" in found["text"]
+    assert "approve CAMPAIGN attempt:a1" in found["text"]
+
+
+def test_an_answer_says_what_was_asked_and_what_still_waits() -> None:
+    """The question, with its event, and the reply."""
+    assert any("which backend?" in line for line in explained_loop("people", "human.answered")["reasons"])
+
+
+def test_a_held_out_check_shows_its_samples() -> None:
+    """Estimate and interval of each scenario, and what would have turned it."""
+    found = explained_loop("eventful", "heldout.checked")
+    decision = found["event"]["payload"]["decisions"]["chat"]
+    assert f"g_pct {decision['g_pct']:.4g}" in found["text"]
+    assert "slower" in found["would_change"][0]
+
+
+def test_an_agent_that_reported_nothing_is_not_said_to_have_used_nothing() -> None:
+    """Unknown is a word, not a number."""
+    script, spec = LOOPS["eventful"]
+    world, said = World(), []
+    for event in Simulation(script, spec=spec_with(**spec)).run().events:
+        if event.type == "agent.finished":
+            said.append((event.payload.get("usage"), why(event, world)["text"]))
+        advance(world, event)
+    assert {usage is None for usage, _ in said} == {True, False}
+    assert all(("unknown, not nothing" in text) == (usage is None) for usage, text in said)
+
+
+def test_a_budget_of_tokens_is_explained_in_tokens() -> None:
+    """Used, limit, and how much more would have been enough."""
+    found = explained_loop("spent", "budget.exhausted")
+    payload = found["event"]["payload"]
+    assert payload["kind"] == "tokens"
+    assert found["reasons"][0] == f"tokens: {payload['used']:.0f} of 200 used"
+
+
+def test_a_review_step_shows_the_verdicts_of_the_round_and_its_open_issues() -> None:
+    """Each kind of review that was held, and the issue that it left open."""
+    found = explained_loop("eventful", "review.findings")
+    assert any("summary review" in line for line in found["reasons"])
+    assert any(line.startswith("open issue i1") for line in found["reasons"])

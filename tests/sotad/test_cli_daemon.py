@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,13 @@ async def test_demo_refuses_a_defect_that_it_does_not_have(run: Any, tmp_path: P
     """The known ones are listed."""
     found = await run("demo", "--dir", str(tmp_path / "demo"), "--defect", "nope", module=DAEMON)
     assert (found.status, "choose" in found.err) == (2, True)
+
+
+async def test_the_readme_s_campaign_is_fine(run: Any, tmp_path: Path) -> None:
+    """Whoever copies the campaign with coding agents out of the README can submit it."""
+    readme = Path(__file__).parents[2] / "README.md"
+    (written,) = re.findall(r"^```yaml\n(.*?)^```", readme.read_text(), re.MULTILINE | re.DOTALL)
+    copied = tmp_path / "copied.yaml"
+    copied.write_text(written)
+    checked = await run("validate", str(copied), module=DAEMON)
+    assert (checked.out, checked.err) == (f"{copied}: fine\n", "")

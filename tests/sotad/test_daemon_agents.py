@@ -6,7 +6,10 @@ import pytest
 from rig.audit import audit
 from rig.campaign import Rig, git
 
-pytestmark = pytest.mark.timeout(300)  # the first to ask for the session's campaign waits for all of it
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]  # the first to ask for the session's campaign waits for all of it
 
 
 def cancelled(rig: Rig) -> None:
@@ -21,14 +24,15 @@ def cancelled(rig: Rig) -> None:
     [
         ("prose", "nothing", "two verdicts"),
         ("crash", "no findings key", "unstorable"),
-        pytest.param(("deep", "prose", "crash"), marks=pytest.mark.slow),
+        ("deep", "prose", "crash"),
     ],
 )
 def test_a_reviewer_that_gives_no_usable_verdict_blocks_the_campaign(reviewing: Rig, said: tuple[str, ...]) -> None:
     """Each failure is on record with its reason; after three the campaign waits for a person."""
     reviewing.behave("reviewer", "\n".join(said))
+    before = len(reviewing.events("campaign.blocked"))
     reviewing.start()
-    blocked = reviewing.seen("campaign.blocked").payload
+    blocked = reviewing.seen("campaign.blocked", count=before + 1).payload
     failures = reviewing.events("review.failed")
     assert [len(failures), len(reviewing.events("verdict.recorded"))] == [3, 0]
     assert all(event.payload["reason"] for event in failures)
@@ -53,7 +57,6 @@ def test_an_implementer_that_crashes_goes_silent_or_talks_nonsense_is_tried_agai
     cancelled(selecting)
 
 
-@pytest.mark.slow
 def test_an_implementer_that_goes_silent_runs_out_of_time(selecting: Rig) -> None:
     """Its bound ends it and all that it started; then it is asked again."""
     selecting.behave("implementer", "silent\npatch")
@@ -68,9 +71,9 @@ def test_an_implementer_that_goes_silent_runs_out_of_time(selecting: Rig) -> Non
     ("mode", "gate"),
     [
         ("outside", "path_boundary"),
-        pytest.param("wrong tokens", "output_equivalence", marks=pytest.mark.slow),
-        pytest.param("uncommitted", "commit_exists", marks=pytest.mark.slow),
-        pytest.param("cannot start", "output_equivalence", marks=pytest.mark.slow),
+        ("wrong tokens", "output_equivalence"),
+        ("uncommitted", "commit_exists"),
+        ("cannot start", "output_equivalence"),
     ],
 )
 def test_a_patch_that_a_gate_refuses_is_reverted(selecting: Rig, mode: str, gate: str) -> None:

@@ -36,6 +36,7 @@ def captured(rig: Rig, side: str) -> Event:
     return found[0]
 
 
+@pytest.mark.slow
 def test_prefill_and_decode_are_captured_apart_and_explained(rig: Rig) -> None:
     """Each side has one trace for each stage, made by a process that the daemon's death does not end."""
     as_sglang(rig)

@@ -6,11 +6,12 @@ import json
 from collections.abc import Generator, Mapping
 from random import Random
 
-from script import GAIN, JSON, Outcomes, artifact
+from script import GAIN, JSON, PLAN, TESTS_PASS, Outcomes, artifact
 
-from statemachine import evidence, goodput
+from statemachine import evidence, goodput, loop
 from statemachine.decide import Do
 from statemachine.machine import IllegalEvent
+from statemachine.plan_template import baseline
 from statemachine.ranking import passes, sla_failures
 from statemachine.state import Campaign
 
@@ -96,7 +97,9 @@ class Effects:
 
     def freeze_workload(self, do: Do) -> Effect:
         digest = evidence.digest(self.c.spec["workload"])
-        yield "workload.frozen", {"digest": digest, "scenarios": self.c.scenarios, "sla": self.c.spec["sla"]}
+        heldout = {name: {"input_len": 7, "output_len": 3, "seed": 99} for name in self.c.scenarios}
+        frozen = {"digest": digest, "scenarios": self.c.scenarios, "sla": self.c.spec["sla"]}
+        yield "workload.frozen", {**frozen, "heldout": heldout}
         return digest
 
     def launch(self, do: Do) -> Effect:
@@ -122,7 +125,10 @@ class Effects:
     def _measure(self, do: Do, outcome: str, which: JSON) -> Effect:
         p = do.params
         yield "benchmark.started", which
-        speed = self.speed.get((p["framework"], p["commit"]), 10.0) * (1.01 if p["candidate"] == "wide" else 1.0)
+        gone = p["purpose"] == "heldout" and self.outcomes.at("heldout") == "gone"
+        speed = self.speed.get((p["framework"], "" if gone else p["commit"]), 10.0) * (
+            1.01 if p["candidate"] == "wide" else 1.0
+        )
         speed *= self._random.gauss(1.0, self.noise) * (0.5 if outcome == "stalls" else 1.0)
         rate = goodput.next_rate(self.c, p["framework"], which["scenario"]) if p["purpose"] == "rate" else None
         row = self.row(speed, 250.0 if outcome == "misses_sla" or (rate or 0.0) > speed else 40.0)
@@ -151,7 +157,13 @@ class Effects:
 
     def write_plan(self, do: Do) -> Effect:
         base = self.c.workspaces["ours"]["commit"]
-        started = {"plan": artifact("plan"), "plan_digest": "e" * 64, "base_commit": base, "branch": "sotad/demo"}
+        known = self.c.plan.get("plan", PLAN)
+        plan = {**known, "baseline": baseline(self.c)}
+        if plan != known:
+            written = {"version": self.c.plan.get("version", 0) + 1, "plan": plan, "digest": evidence.digest(plan)}
+            yield "plan.recorded", {**written, "source": "template", "document": artifact("plan")}
+        digest = self.c.plan["digest"]
+        started = {"plan": artifact("plan"), "plan_digest": digest, "base_commit": base, "branch": "sotad/demo"}
         yield "loop.started", started
         return "planned"
 
@@ -184,6 +196,10 @@ class Effects:
 
     def propose(self, do: Do) -> Effect:
         rows, outcome = do.params["rows"], self.outcomes.at("propose")
+        yield "agent.finished", self.called("implementer", do)
+        if outcome == "asks" and "question:1" not in self.c.answers:
+            yield "human.question", {"subject": "question:1", "text": "which backend?", "by": "implementer"}
+            return "asked"
         if outcome == "garbage":
             raise Failed("the implementer left no JSON object")
         if outcome.startswith("declines"):
@@ -191,29 +207,66 @@ class Effects:
             yield "idea.rejected", {"round": self.c.round, "rows": given_up, "reason": "no idea"}
             return "declined"
         number = len(self.c.attempts) + 1
+        if self.c.history == "noted" and self.outcomes.at("history_of_rows") == "asked":
+            notes = {"query": "rows", "documents": [], "notes": artifact("more"), "decision": "shown"}
+            yield "history.noted", {**notes, "subjects": rows}
+        if self.outcomes.at("ideas") == "some":
+            ideas = [{"origin": "profile row", "reference": rows[0], "licence": "", "applicability": "here"}]
+            yield "idea.recorded", {"round": self.c.round, "ideas": ideas}
         proposal = {"attempt_id": f"a{number}", "citations": rows[:1], "hypothesis": "reuse the cache"}
-        yield "patch.proposed", {"round": self.c.round, **proposal}
+        yield "patch.proposed", {"round": self.c.round, **proposal, "contract": self._contract()}
         return "proposed"
+
+    def _contract(self) -> JSON:
+        outcome = self.outcomes.at("contract")
+        contract = {
+            "objective": "" if outcome == "without_objective" else "one thing",
+            "criteria": ["AC-9" if outcome == "unknown_criterion" else "AC-1"],
+            "success": "the row is gone",
+        }
+        return {**contract, "recovery": {"cause": "the wrong row"}} if self.c.recovery else contract
+
+    def called(self, role: str, do: Do) -> JSON:
+        """One call of an agent."""
+        about = {"role": role, "driver": "scripted", "job": do.job, "attempt": do.attempt, "outcome": "exited"}
+        used = {"input_tokens": 100, "output_tokens": 10, "cost_usd": 0.5}
+        usage = used if self.outcomes.at("usage") == "some" else None
+        return {**about, "wall_s": 1.0, "usage": usage, "transcript": artifact("said")}
 
     def implement(self, do: Do) -> Effect:
         attempt, fine = self.c.attempt, self.outcomes.at("gates") == "pass"
-        for gate in evidence.COMMIT_GATES:
+        yield "agent.finished", self.called("implementer", do)
+        if attempt.kind == "finalize" and self.outcomes.at("finalize") == "unchanged":
+            gate = {"attempt_id": attempt.attempt_id, "gate": "commit_exists", "passed": False, "detail": "none"}
+            yield "gate.evaluated", gate
+            return "unchanged"
+        said = {"attempt_id": attempt.attempt_id, "text": "done", "files": ["a.py"], "tests": []}
+        yield "summary.recorded", {**said, "document": artifact("summary")}
+        for gate in loop.commit_gates(self.c):
             passed = fine or gate != "path_boundary"
             yield "gate.evaluated", {"attempt_id": attempt.attempt_id, "gate": gate, "passed": passed, "detail": ""}
         if not fine:
             return "refused by path_boundary"
         self._commits += 1
         commit = f"patch-{self._commits}"
-        self.speed["ours", commit] = self.speed["ours", attempt.base] * GAIN[self.outcomes.at("patch")]
+        self.speed["ours", commit] = self.speed.get(("ours", attempt.base), 10.0) * GAIN[self.outcomes.at("patch")]
         applied = {"attempt_id": attempt.attempt_id, "base": attempt.base, "commit": commit, "files": ["a.py"]}
         more = {"branch": f"sotad/demo-{attempt.attempt_id}", "diff": artifact(commit), "subject": "Reuse the cache"}
         yield "patch.applied", {**applied, **more}
         return "applied"
 
+    def run_base_tests(self, do: Do) -> Effect:
+        run = {"command": ["pytest"], "exit_code": 0, "counted": TESTS_PASS, "log": artifact("log")}
+        yield "base.tested", {"commit": self.c.base, **run}
+        return "counted"
+
     def run_tests(self, do: Do) -> Effect:
         outcome = self.outcomes.at("tests")
         about = {"attempt_id": self.c.current_attempt, "passed": outcome == "pass"}
-        yield "tests.finished", {**about, "command": ["pytest"], "exit_code": 0, "log": artifact("log")}
+        yield (
+            "tests.finished",
+            {**about, "command": ["pytest"], "exit_code": 0, "counted": TESTS_PASS, "log": artifact("log")},
+        )
         if outcome == "half":  # the daemon's disk is full before the gate is written
             raise Failed("disk full")
         yield "gate.evaluated", {**about, "gate": "tests", "detail": "run by the daemon"}
@@ -229,25 +282,50 @@ class Effects:
         yield "gate.evaluated", {**about, "gate": "output_equivalence", "detail": ""}
         return "compared"
 
+    def measure_accuracy(self, do: Do) -> Effect:
+        score = {"held": 80.0, "lost": 79.0, "none": None}[self.outcomes.at("accuracy")]
+        about = {"attempt_id": self.c.current_attempt, "passed": score == 80.0}
+        found = {"score": score, "baseline": 80.25, "max_drop": 0.5, "command": ["score", "{url}"]}
+        yield "accuracy.finished", {**about, **found, "detail": "", "log": artifact("score")}
+        yield "gate.evaluated", {**about, "gate": "accuracy", "detail": ""}
+        return "scored"
+
+    def compare_timed(self, do: Do) -> Effect:
+        passed = self.outcomes.at("timed") == "equal"
+        about = {"attempt_id": self.c.current_attempt, "gate": "timed_outputs", "detail": ""}
+        yield "gate.evaluated", {**about, "passed": passed}
+        return "compared"
+
     def checkpoint(self, do: Do) -> Effect:
         written = {"round": self.c.round, "commit": self.c.champion, "document": artifact("checkpoint")}
         yield "checkpoint.written", written
         return self.c.champion
 
     def review(self, do: Do) -> Effect:
-        at, outcome = self.c.round, self.outcomes.at("review")
-        yield "review.requested", {"round": at, "attempt_id": self.c.current_attempt, "inputs": artifact("inputs")}
+        at, outcome, kind = self.c.round, self.outcomes.at("review"), do.params["kind"]
+        asked = {"round": at, "attempt_id": self.c.current_attempt, "inputs": artifact("inputs")}
+        yield "review.requested", {**asked, "kind": kind}
+        yield "agent.finished", self.called("reviewer", do)
         if outcome == "unusable":
             yield "review.failed", {"round": at, "reason": "no verdict"}
             return "failed"
         lane = {"blocking": "blocking", "queued": "queued", "stalled_queued": "queued"}.get(outcome)
         findings = [{"severity": "P1", "lane": lane, "text": "a leak"}] if lane else []
         mainline = {"stalled": "STALLED", "stalled_queued": "STALLED", "regressed": "REGRESSED"}
-        yield "verdict.recorded", self.verdict(mainline.get(outcome, "ADVANCED"), findings)
+        said = self.verdict(mainline.get(outcome, "ADVANCED"), findings, kind)
+        said["control"] = {"stop": "STOP", "complete": "COMPLETE"}.get(outcome, "CONTINUE")
+        if outcome == "complete":
+            said["criteria"] = [{"id": "AC-1", "status": "NOT MET", "evidence": "behind"}]
+        if outcome != "silent_on_issues":
+            said["resolved"] = [issue["id"] for issue in loop.open_issues(self.c)]
+        try:
+            yield "verdict.recorded", said
+        except IllegalEvent as refusal:
+            yield "review.failed", {"round": at, "reason": str(refusal)}
         return outcome
 
-    def verdict(self, mainline: str, findings: list[JSON]) -> JSON:
-        said = {"mainline": mainline, "control": "CONTINUE", "findings": findings, "summary": "read it"}
+    def verdict(self, mainline: str, findings: list[JSON], kind: str = "summary") -> JSON:
+        said = {"mainline": mainline, "control": "CONTINUE", "findings": findings, "summary": "read it", "kind": kind}
         return {**said, "round": self.c.round, "result": artifact("verdict")}
 
     def clean_up(self, do: Do) -> Effect:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from simulation import Simulation
 
 from ledger.events import Event
+from statemachine import loop
 from statemachine.decide import FINISHERS
-from statemachine.evidence import COMMIT_GATES
 from statemachine.state import Attempt, Campaign
 from statemachine.table import HALTED, LIVE, PHASES, SUCCESS, TERMINALS
 
@@ -29,7 +29,7 @@ class Invariants:
         _halts(c)
         _rows_count_once(c)
         for attempt in c.attempts.values():
-            _earned(attempt)
+            _earned(c, attempt)
         if c.phase in ("stopping", "closed"):
             _ends(c)
         self._champion, self._round, self._seq, self._closed = c.champion, c.round, c.seq, c.phase == "closed"
@@ -72,12 +72,14 @@ def _rows_count_once(c: Campaign) -> None:
     assert len(seqs) == len(set(seqs))
 
 
-def _earned(attempt: Attempt) -> None:
+def _earned(c: Campaign, attempt: Attempt) -> None:
     """An accepted patch has a commit that passed every gate, its tests and the comparison, and a gain."""
     if attempt.status == "accepted":
         assert attempt.commit and attempt.tests is True and attempt.equivalence is True
-        assert all(attempt.gates[gate] for gate in COMMIT_GATES)
+        assert all(attempt.gates[gate] for gate in loop.commit_gates(c))
         assert attempt.gain_pct is not None
+        if loop.is_current(c):
+            assert attempt.gates["timed_outputs"] and attempt.summary
 
 
 def _ends(c: Campaign) -> None:
@@ -89,6 +91,7 @@ def _ends(c: Campaign) -> None:
         assert set(last["decisions"]) == set(c.scenarios)
         assert last["round"] == c.round == c.fairness["round"]
         assert c.fairness["passed"] and c.aa["passed"]
+        assert not loop.heldout_owed(c) and (not loop.is_current(c) or not loop.open_issues(c))
     if c.phase == "closed":
         assert c.report and c.cleaned and not c.lease
         assert not [job for job in c.jobs.values() if job.status == "running"]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from statemachine.plan import TESTS
+
 JSON = dict[str, Any]
 Script = Mapping[str, "str | Mapping[int, str]"]
 
@@ -16,20 +18,32 @@ POINTS: dict[str, tuple[str, ...]] = {
     "workspace": ("clean", "dirty"),
     "probe": ("probed", "unsupported"),
     "lease": ("granted", "kept", "fails"),
+    "history_of_rows": ("asked", "not_asked"),
     "history": ("noted", "unavailable"),
     "launch": ("serves", "failed", "oom", "timeout", "vanishes", "misses_sla", "stalls", "broken_row"),
     "profile": ("captured", "rejected"),
     "explain": ("explained", "other_stage", "at_limit"),
-    "propose": ("cites", "declines", "declines_one", "garbage"),
+    "propose": ("cites", "declines", "declines_one", "garbage", "asks"),
+    "ideas": ("some", "none"),
+    "contract": ("whole", "without_objective", "unknown_criterion"),
+    "finalize": ("unchanged", "changed"),
+    "timed": ("equal", "differ"),
+    "heldout": ("there", "gone"),
+    "usage": ("some", "unknown"),
     "gates": ("pass", "fail"),
     "tests": ("pass", "fail", "half"),
     "outputs": ("equal", "differ", "half"),
-    "patch": ("faster", "leap", "same", "slower"),
-    "review": ("advanced", "stalled", "regressed", "blocking", "queued", "stalled_queued", "unusable"),
+    "accuracy": ("held", "lost", "none"),
+    "patch": ("faster", "leap", "same", "slower", "wonder"),
+    "review": (
+        *("advanced", "stalled", "regressed", "blocking", "queued", "stalled_queued", "unusable"),
+        *("stop", "complete", "silent_on_issues"),
+    ),
     "clean_up": ("clean", "fails"),
     "report": ("published", "fails"),
     "interrupt": ("", "lost", "fails", "times_out"),
-    "operator": ("", "pause", "human", "cancel", "cancel!", "overdue"),
+    "word": ("yes", "no"),
+    "operator": ("", "amend", "pause", "human", "cancel", "cancel!", "overdue"),
     "person": ("resume", "mismatch", "cancel", "leave"),
     "late": (
         "",
@@ -50,7 +64,23 @@ POINTS: dict[str, tuple[str, ...]] = {
         "lease.released",
     ),
 }
-GAIN = {"faster": 1.05, "leap": 1.3, "same": 1.0, "slower": 0.95}
+PLAN: JSON = {
+    "goal": "bring ours to par with rival",
+    "criteria": [{"id": "AC-1", "text": "faster", "positive_tests": ["it is"], "negative_tests": ["it is not"]}],
+    "boundary": {"upper": "all of it", "lower": "one line", "may_change": ["src/*"], "may_not_change": [*TESTS]},
+    "hints": [],
+    "milestones": [{"id": "M-1", "text": "done", "tasks": ["T-1"], "depends_on": []}],
+    "tasks": [{"id": "T-1", "text": "patch", "criteria": ["AC-1"], "tag": "coding", "depends_on": []}],
+    "deliberation": {"agreements": [], "resolved": [], "status": "converged"},
+    "pending_decisions": [],
+    "notes": [],
+    "draft": "",
+    "baseline": {"digest": "d", "winners": {}},
+    "decision": {},
+    "rounds": 4,
+}
+TESTS_PASS = 3
+GAIN = {"faster": 1.05, "wonder": 3.0, "leap": 1.3, "same": 1.0, "slower": 0.95}
 
 SPEC: JSON = {
     "campaign": "demo",
@@ -60,6 +90,8 @@ SPEC: JSON = {
         "ours": {
             "kind": "reference",
             "role": "target",
+            "tests": ["-m", "pytest"],
+            "accuracy": {"command": ["score", "{url}"], "max_drop": 0.5},
             "candidates": [{"id": "base", "flags": {}}, {"id": "wide", "flags": {"max_batch": 8}}],
         },
         "rival": {"kind": "reference", "role": "competitor", "candidates": [{"id": "base", "flags": {}}]},
@@ -76,7 +108,12 @@ SPEC: JSON = {
         "first_look": 4,
         "cap": 6,
         "noise_limit_pct": 5.0,
+        "max_gain_pct": 100.0,
     },
+    "implementer": {"driver": "scripted"},
+    "reviewer": {"driver": "scripted"},
+    "review": {"mode": "independent", "code": True, "alignment_every": 3, "approve_every": 2, "finalize": True},
+    "loop": 2,
     "budget": {"wall_clock_s": 86400, "rounds": 4, "job_s": 60, "ready_s": 60, "resource_wait_s": 60},
 }
 SPEEDS = {"ours": 10.0, "rival": 11.0, "third": 9.0}

@@ -81,7 +81,7 @@ class Simulation(Effects):
         self.now_ns += TICK_NS
         if self._before is not None:
             self._before(self, type_, stored)
-        dest = self.admitted(type_, stored)
+        dest = self.admitted(type_, stored, actor)
         known = self.world.campaigns.get(self.name)
         seq, own = self.world.seq + 1, (known.campaign_seq if known else 0) + 1
         event = Event(seq, self.name, own, self.now_ns, 1, type_, version, actor, None, None, stored, f"{seq:064x}")
@@ -92,16 +92,16 @@ class Simulation(Effects):
             self._watch(self, event)
         return event
 
-    def admitted(self, type_: str, payload: JSON) -> str:
+    def admitted(self, type_: str, payload: JSON, actor: str = "daemon") -> str:
         """The phase after an event; the table and the machine must say the same. Raises IllegalEvent."""
-        dest = admit(self.world, self.name, type_, payload, self.now_ns)
+        dest = admit(self.world, self.name, type_, payload, self.now_ns, actor)
         if type_ not in FACTS:
-            assert self._fire(type_, payload) == dest
+            assert self._fire(type_, payload, actor) == dest
         return dest
 
-    def _fire(self, type_: str, payload: JSON) -> str:
+    def _fire(self, type_: str, payload: JSON, actor: str) -> str:
         c = self.world.campaigns.get(self.name) or Campaign(self.name, created_ns=self.now_ns)
-        return self._machine.fire(Ask(self.world, c, payload, self.now_ns), type_)
+        return self._machine.fire(Ask(self.world, c, payload, self.now_ns, actor), type_)
 
     # --- the loop -------------------------------------------------------------------------------------------
 
@@ -184,6 +184,8 @@ class Simulation(Effects):
         operator, late = self.outcomes.at("operator"), self.outcomes.at("late")
         if operator == "overdue":
             self.now_ns += 2 * 10**9 * self.c.spec["budget"]["wall_clock_s"]
+        elif operator == "amend":
+            self._amend()
         elif operator:
             self._try(*_ORDERS[operator])
         if late:
@@ -203,6 +205,7 @@ class Simulation(Effects):
         if (wish == "leave" and self.c.phase == "blocked") or (self.c.phase == "blocked" and self._resumed >= PATIENCE):
             return False
         self._resumed += 1
+        self._speak()
         if wish == "cancel":
             self._try("campaign.cancel_requested", {"by": "operator"})
             return True
@@ -213,6 +216,23 @@ class Simulation(Effects):
             self.record("resume.mismatch", {"what": "checkout ours", "expected": expected, "found": found})
         self.record("campaign.resumed", {"checks": []})
         return True
+
+    def _speak(self) -> None:
+        """Say yes or no to whatever is waited for."""
+        for subject in list(self.c.waits):
+            yes = self.outcomes.at("word") == "yes"
+            if subject.startswith("question:"):
+                self.record("human.answered", {"subject": subject, "answer": "the first"}, "operator:test")
+            else:
+                self.record("human.approved", {"subject": subject, "approved": yes}, "operator:test")
+
+    def _amend(self) -> None:
+        if self.c.plan and not self.c.waits:
+            changed = {**self.c.plan["plan"], "hints": [f"look twice {self.world.seq}"]}
+            amendment = {"plan": changed, "digest": evidence.digest(changed), "reason": "a hint", "by": "operator"}
+            self._try("plan.amendment_proposed", amendment)
+            for subject in list(self.c.waits):
+                self.record("human.approved", {"subject": subject, "approved": True}, "operator:test")
 
     def _late(self, type_: str) -> JSON | None:
         """A fact about something that may long be over; None when there is nothing yet to say it of."""
@@ -236,7 +256,7 @@ class Simulation(Effects):
         about = {"attempt_id": attempts[self._random.randrange(len(attempts))]}
         known = {
             "gate.evaluated": {**about, "gate": "tests", "passed": True, "detail": "late"},
-            "tests.finished": {**about, "passed": True, "command": [], "log": artifact("")},
+            "tests.finished": {**about, "passed": True, "command": [], "counted": 9, "log": artifact("")},
             "review.requested": {**about, "round": self.c.round, "inputs": artifact("")},
         }
         return known[type_]

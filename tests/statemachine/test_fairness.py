@@ -6,11 +6,13 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from script import SPEC
+from script import JSON, SPEC, artifact
 from simulation import Simulation
 
-from statemachine.evidence import gap_contest
+from statemachine.evidence import digest, gap_contest
 from statemachine.fairness import VERSION, fairness_items
+from statemachine.machine import IllegalEvent, admit
+from statemachine.plan_template import baseline
 from statemachine.state import Campaign
 
 
@@ -83,6 +85,30 @@ def test_the_whole_list_refuses_too() -> None:
     sim = Simulation(spec={**SPEC, "fairness": VERSION, "frameworks": frameworks}).run()
     assert [event.type for event in sim.events].count("fairness.violated") == 1
     assert sim.c.phase == "blocked" and "fixed options" in sim.c.blocked["reason"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"goal": "another"}, {"baseline": {"digest": "d", "winners": {}}}, {"rounds": 9}, {"criteria": []}]
+)
+def test_a_plan_follows_a_baseline_that_was_frozen_anew_and_changes_in_nothing_else(change: JSON) -> None:
+    """After fairness.violated it is recorded once more, with the new rows; whatever else it would change is refused."""
+    frameworks = deepcopy(SPEC["frameworks"])
+    frameworks["rival"]["options"] = {"threads": 2}
+    sim = Simulation(spec={**SPEC, "fairness": VERSION, "frameworks": frameworks})
+    sim.run(until=lambda s: [e.type for e in s.events].count("baseline.frozen") == 2)
+    old, fresh = sim.c.plan, {**sim.c.plan["plan"], "baseline": baseline(sim.c)}
+    assert fresh != old["plan"]
+    again = {"version": 2, "source": "template", "document": artifact("plan")}
+
+    def asked(plan: JSON, **more: Any) -> None:
+        admit(sim.world, sim.name, "plan.recorded", {**again, "plan": plan, "digest": digest(plan), **more}, sim.now_ns)
+
+    asked(fresh)
+    for plan, more in (({**fresh, **change}, {}), (old["plan"], {}), (fresh, {"version": 1})):
+        with pytest.raises(IllegalEvent, match="plan_valid"):
+            asked(plan, **more)
+    sim.run(until=lambda s: s.events[-1].type == "loop.started")
+    assert (sim.c.plan["version"], sim.c.plan["plan"], sim.c.plan_digest) == (2, fresh, digest(fresh))
 
 
 def _sides(c: Campaign) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from attacks import ATTACKS, EXTRA, Attack, before
+from attacks_loop import LOOP_ATTACKS
 from script import JSON, Script
 from simulation import Simulation
 
@@ -18,10 +19,16 @@ from statemachine.table import DAEMON_FACTS, FACTS
 
 LIVE = {
     *("intake", "knowledge", "searching", "baseline", "planning"),
-    *("round.gap", "round.profiling", "round.selecting", "round.patching", "round.revalidating"),
+    *("round.gap", "round.finalizing", "round.profiling", "round.selecting", "round.patching", "round.revalidating"),
     *("round.recording", "round.reviewing"),
 }
 WHERE: dict[str, set[str]] = {
+    "plan.recorded": {"planning"},
+    "heldout.checked": {"round.gap"},
+    "finalize.opened": {"round.finalizing"},
+    "finalize.unchanged": {"round.patching"},
+    "patch.quarantined": {"round.revalidating"},
+    "review.stopped": {"round.reviewing"},
     "campaign.created": {"draft"},
     "preflight.passed": {"intake"},
     "preflight.failed": {"intake"},
@@ -141,7 +148,7 @@ def test_nothing_but_its_creation_begins_a_campaign() -> None:
 MACHINE = CampaignMachine()
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack[0])
+@pytest.mark.parametrize("attack", ATTACKS + LOOP_ATTACKS, ids=lambda attack: attack[0])
 def test_attack_is_refused_by_its_guard(attack: Attack) -> None:
     """Both machines refuse it, the text names phase, event, guard and what is missing, and nothing changes."""
     *_, type_, make, guard = attack
@@ -158,13 +165,13 @@ def test_attack_is_refused_by_its_guard(attack: Attack) -> None:
     assert to_json(m.world) == state
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack[0])
+@pytest.mark.parametrize("attack", ATTACKS + LOOP_ATTACKS, ids=lambda attack: attack[0])
 def test_without_the_attack_the_moment_is_legal(attack: Attack) -> None:
     """The event that the daemon was about to record is admitted there: the attack alone is what is refused."""
     _, script, at, *_ = attack
     m = before(attack)
     if (script, at) != ("no rival", "preflight.passed"):  # the one that the daemon tries and is refused
-        admit(m.world, "demo", at, m.payload, m.now_ns)
+        admit(m.world, "demo", at, m.payload, m.now_ns, "operator:test" if at.startswith("human") else "daemon")
 
 
 def test_the_catalogue_refuses_a_pass_with_findings_and_findings_without_any() -> None:

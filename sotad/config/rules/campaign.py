@@ -13,6 +13,8 @@ from sotad.search.candidates import canonical
 from statemachine.fairness import SAME_IN_ALL
 
 _BEARER = re.compile(r"\bBearer\s+[\w.~+/=-]{16,}")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_API = re.compile(r"(https://|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$))(?!.*@)")
 FULL_PROMPTS = 80  # what a result needs; fewer check the flow
 
 
@@ -23,6 +25,7 @@ def campaign_rules(spec: JSON) -> Iterator[Finding]:
     yield from _amount(spec)
     yield from _unequal(spec["frameworks"])
     yield from _secrets(spec, "")
+    yield from _pulls(spec["knowledge"])
     for name, framework in spec["frameworks"].items():
         for variable, value in framework["env"].items():
             if NAMES.search(variable) and value:
@@ -48,6 +51,23 @@ def _checkouts(spec: JSON) -> Iterator[Finding]:
         if framework["checkout"] is None and (patched or framework["kind"] == "reference"):
             why = "the target of goal sota is patched there" if patched else "the reference engine runs from it"
             yield Finding(f"frameworks.{name}.checkout", f"is missing: {why}")
+        if patched and not framework["tests"]:
+            yield warning(f"frameworks.{name}.tests", "is empty: without tests every patch is refused")
+
+
+def _pulls(knowledge: JSON) -> Iterator[Finding]:
+    """What the question for open pull requests needs."""
+    if knowledge["pulls"] == "off":
+        return
+    if not knowledge["repositories"]:
+        yield Finding("knowledge.repositories", f"pulls: {knowledge['pulls']} needs at least one owner/name")
+    for name in knowledge["repositories"]:
+        if not _REPOSITORY.fullmatch(name):
+            yield Finding("knowledge.repositories", f"{name!r} is no owner/name")
+    if not _API.match(knowledge["api_url"]):
+        yield Finding(
+            "knowledge.api_url", "must begin with https://, or be http:// on this machine; no user name in it"
+        )
 
 
 def _amount(spec: JSON) -> Iterator[Finding]:

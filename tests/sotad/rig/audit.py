@@ -28,6 +28,7 @@ def problems(rig: Rig) -> Iterator[str]:
     yield from chain(rig)
     yield from one_end_each(events)
     yield from measured_once(events)
+    yield from said_once(events)
     yield from accounted_for(rig, events)
     yield from (f"still alive: {process}" for process in rig.processes())
     for cleaned in rig.events("cleanup.finished"):
@@ -59,11 +60,14 @@ def one_end_each(events: list[Event]) -> Iterator[str]:
 def measured_once(events: list[Event]) -> Iterator[str]:
     """No measurement is counted twice, none of a launch that stands is missing.
 
-    What was measured before a resume found another world stands no longer; the same launch may be measured anew.
+    What was measured before a resume found another world stands no longer, nor does what was searched before a
+    comparison turned out not to be fair; the same launch may be measured anew.
     """
     rows: Counter[tuple[str, str, int, str, int]] = Counter()
     moved = {e.campaign: e.seq for e in events if e.type == "resume.mismatch"}
+    unfair = {e.campaign: e.seq for e in events if e.type == "fairness.violated"}
     events = [e for e in events if e.seq > moved.get(e.campaign, 0)]
+    events = [e for e in events if e.seq > unfair.get(e.campaign, 0) or not _searched(e)]
     stands = {(e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type == "candidate.stopped"}
     for e in events:
         if e.type == "benchmark.finished":
@@ -84,6 +88,42 @@ def measured_once(events: list[Event]) -> Iterator[str]:
                     )  # ends when it knows
                     if not rows[(*at, scenario, run)]
                 )
+
+
+def _searched(e: Event) -> bool:
+    return str(e.payload.get("launch", e.payload.get("job", ""))).startswith("search/")
+
+
+ONCE = {  # what there is at most one of for the same values
+    "agent.finished": ("job", "attempt", "role"),
+    "plan.recorded": ("version",),
+    "human.question": ("subject",),
+    "human.answered": ("subject",),
+    "human.approved": ("subject",),
+    "patch.applied": ("attempt_id",),
+    "patch.quarantined": ("attempt_id",),
+    "patch.accepted": ("attempt_id",),
+    "patch.reverted": ("attempt_id",),
+    "finalize.opened": ("attempt_id",),
+    "finalize.unchanged": ("attempt_id",),
+    "heldout.checked": ("round", "commit"),
+    "gap.decided": ("round",),
+    "review.passed": ("round",),
+    "campaign.closed": (),
+}
+
+
+def said_once(events: list[Event]) -> Iterator[str]:
+    """No conclusion is drawn twice and no call of an agent is paid twice, whoever died in between.
+
+    A comparison that nothing could be told from is made again when its campaign is resumed.
+    """
+    found = Counter(
+        (e.campaign, e.type, *(e.payload.get(name) for name in ONCE[e.type]))
+        for e in events
+        if e.type in ONCE and e.payload.get("verdict") not in ("undecided", "untrusted") and e.payload.get("passed", 1)
+    )
+    yield from (f"{count} times {key}" for key, count in found.items() if count != 1)
 
 
 def accounted_for(rig: Rig, events: list[Event]) -> Iterator[str]:

@@ -62,13 +62,14 @@ class Rig:
 
     def __init__(self, home: Path, target_work: int | None = SLOW_WORK) -> None:
         self.home = home
+        self.desk = home / "desk"  # where agents are told what to do: all that they may write to beside their work
         self.paths = StateDir(home / "state")
         self.client = Client(self.paths.socket, timeout=20)
         self.process: subprocess.Popen[bytes] | None = None
         self.target = home / "target"
         self.leader = home / "leader"
         if not home.exists():
-            home.mkdir(parents=True)
+            self.desk.mkdir(parents=True)
             make_checkout(self.leader)
             make_checkout(self.target, target_work)
             self.behave("implementer", "patch")
@@ -76,11 +77,11 @@ class Rig:
 
     def behave(self, role: str, mode: str) -> None:
         """What an agent does from now on; see its script."""
-        (self.home / role).write_text(mode)
+        (self.desk / role).write_text(mode)
 
     def spec(self, **changes: Any) -> JSON:
         """The campaign file as data; ``changes`` replace values by dotted key."""
-        agent = [sys.executable, str(RIG / "AGENT.py"), str(self.home)]
+        agent = [sys.executable, str(RIG / "AGENT.py"), str(self.desk)]
         framework = {"kind": "reference", "python": sys.executable, "candidates": [{"id": "only"}]}
         shape = {"name": "chat", "num_prompts": 5, "input_len": 8, "output_len": 8, "max_concurrency": 2}
         spec: JSON = {
@@ -99,13 +100,20 @@ class Rig:
             },
             "workload": {"warmup_requests": 1, "request_timeout_s": 20, "scenarios": [shape]},
             "sla": {"max_p50_ttft_ms": 20_000, "max_p50_tpot_ms": 20_000},
-            "decision": {"runs": 1, "tau_pct": 25, "first_look": 4, "cap": 16, "noise_limit_pct": 300},
+            "decision": {
+                "runs": 1,
+                "tau_pct": 25,
+                "first_look": 4,
+                "cap": 16,
+                "noise_limit_pct": 300,
+                "max_gain_pct": 100_000,
+            },
             "equivalence": {"prompts": 2, "input_len": 8, "output_len": 4},
             "budget": {"wall_clock_s": 3600, "rounds": 3, "job_s": 60, "ready_s": 20, "resource_wait_s": 60},
         }
         for role in ("implementer", "reviewer"):
             argv = [part.replace("AGENT", role) for part in agent]
-            spec[role] = {"driver": "command", "argv": argv, "timeout_s": 8}
+            spec[role] = {"driver": "command", "argv": argv, "timeout_s": 8, "writable": [str(self.desk)]}
         for key, value in changes.items():
             *path, last = key.split("__")
             place = spec
@@ -116,12 +124,14 @@ class Rig:
 
     # --- the daemon -------------------------------------------------------------------------------------
 
+    launcher = "launcher.py"
+
     def launch(self, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
         """Start the daemon through the launcher; do not wait."""
         self.paths.root.mkdir(exist_ok=True)
         with (self.home / "daemon.err").open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, str(RIG / "launcher.py"), str(self.paths.root), *arguments],
+                [sys.executable, str(RIG / self.launcher), str(self.paths.root), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
@@ -134,6 +144,14 @@ class Rig:
         self.launch(*arguments, **env)
         self.until_ready()
         return self.client
+
+    def start_unconfined(self, **env: str) -> None:
+        """Start the daemon as on a kernel without Landlock: what it runs can reach whatever its user can."""
+        self.launcher = "unconfined_launcher.py"
+        try:
+            self.start(**env)
+        finally:
+            self.launcher = Rig.launcher
 
     def until_ready(self) -> None:
         """Wait until the daemon just launched answers."""
@@ -208,13 +226,25 @@ class Rig:
         self.until(lambda: self.tended().phase == "closed", "the campaign is closed", patience_s)
         return str(self.events("campaign.closed")[0].payload["terminal"])
 
-    def tended(self) -> Campaign:
-        """The campaign's state. A host too noisy for a call blocks it; then the person that we are resumes it."""
+    def tended(self, speaks: bool = True) -> Campaign:
+        """The campaign's state. The person that we are has an answer to everything, when they speak at all.
+
+        A host too noisy for a call blocks the campaign, too: then it is resumed.
+        """
         c = self.c
-        if c.phase == "blocked" and not c.lease and any(word in c.blocked["reason"] for word in TOO_NOISY):
+        if c.phase == "blocked" and not c.lease:
             with suppress(SotadError):
-                self.client.post(f"/v1/campaigns/{c.id}/resume")
+                if any(word in c.blocked["reason"] for word in TOO_NOISY):
+                    self.client.post(f"/v1/campaigns/{c.id}/resume")
+                for subject in c.waits if speaks else ():
+                    self.say(subject)
         return c
+
+    def say(self, subject: str) -> None:
+        """Answer a question with some words, everything else with a yes."""
+        asked = subject.startswith("question:")
+        said = {"text": "as you like"} if asked else {"approved": True}
+        self.client.post(f"/v1/campaigns/{self.c.id}/{'answer' if asked else 'approve'}", {"subject": subject, **said})
 
     def events(self, *types: str, campaign: str | None = None) -> list[Event]:
         """The events of the ledger, those of some types when they are named."""

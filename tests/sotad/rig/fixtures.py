@@ -15,14 +15,35 @@ KILLS = (  # one life of the daemon each, in the order of the campaign
     "before:candidate.stopped",
     "after:benchmark.finished",
     "before:aa.checked",
+    "after:gap.decided",
     "after:rootcause.written",
+    "after:human.question",
+    "after:patch.proposed",
     "after:patch.applied",
+    "after:patch.quarantined",
     "before:patch.accepted",
+    "after:patch.accepted",
     "after:checkpoint.written",
+    "before:heldout.checked",
+    "before:finalize.opened",
 )
-KEPT = {"after:rootcause.written": "selecting", "after:checkpoint.written": "reviewing"}
+KEPT = {  # where the campaign stood after a kill
+    "before:aa.checked": "gap",
+    "after:gap.decided": "profiling",
+    "after:rootcause.written": "selecting",
+    "after:human.question": "asking",
+    "after:patch.proposed": "patching",
+    "after:patch.applied": "revalidating",
+    "after:patch.quarantined": "quarantined",
+    "after:patch.accepted": "recording",
+    "after:checkpoint.written": "reviewing",
+    "before:heldout.checked": "heldout",
+    "before:finalize.opened": "finalizing",
+}
+DOUBTED = {"decision__max_gain_pct": 50}  # of a campaign file: what the patch gains waits for a person
 
 Rigs = Callable[..., Rig]
+At = Callable[[str], Rig]
 
 
 @pytest.fixture
@@ -47,7 +68,7 @@ def rig(rigs: Rigs) -> Rig:
 
 @pytest.fixture(scope="session")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A campaign driven to its end through ``KILLS``; ``selecting``, ``reviewing`` and ``end`` are kept."""
+    """A campaign driven to its end through ``KILLS``; the places of ``KEPT``, and ``end``, are kept."""
     found = Rig(tmp_path_factory.mktemp("killed") / "rig")
     try:
         _drive(found)
@@ -62,7 +83,8 @@ def _drive(rig: Rig) -> None:
         process = rig.launch("--kill", kill)
         if number == 0:
             rig.until_ready()
-            rig.submit()
+            rig.behave("implementer", "ask\npatch")
+            rig.submit(**DOUBTED)
         rig.until(lambda process=process: process.poll() is not None or not rig.tended(), f"the kill {kill}", 150)
         assert process.returncode == -signal.SIGKILL, rig.said()
         if kill in KEPT:
@@ -71,6 +93,18 @@ def _drive(rig: Rig) -> None:
     rig.finished(200)
     rig.stop()
     rig.keep("end")
+
+
+@pytest.fixture
+def at(killed: Rig) -> Iterator[At]:
+    """Takes the session's campaign back to a place of ``KEPT``. No daemon runs."""
+
+    def back(name: str) -> Rig:
+        killed.back_to(name)
+        return killed
+
+    yield back
+    killed.end()
 
 
 @pytest.fixture

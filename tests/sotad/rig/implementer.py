@@ -55,16 +55,28 @@ def main() -> int:
         return 3
     if mode == "silent":
         wait_for(folder / "never")
-    if mode == "decline":
+    if mode == "ask":
+        answer = {"question": "may the tokens stay the same?"}
+    elif mode == "decline":
         answer = {"decline": "nothing comes to mind"}
     elif asked["action"] == "propose":
         hypothesis = "\ud800 is no text" if mode == "unstorable" else "a token costs too much work"
+        contract = {"objective": "less work a token", "criteria": ["AC-1"], "success": "the row is cheaper"}
+        if asked["recovery"]:
+            contract["recovery"] = {"cause": "the rounds before did not meet the row", "flips": "a gain"}
+        idea = {"origin": "profile row", "reference": "work.py", "licence": "", "applicability": "here"}
         answer = {"rows": [row["row_id"] for row in asked["rows"]], "hypothesis": hypothesis}
+        answer |= {"contract": contract, "ideas": [idea]}
+    elif asked["action"] == "finalize" and mode != "simplify":
+        answer = {"summary": "nothing to simplify", "files": []}
     else:
         implement(mode, folder)
         if mode == "commit and crash":
             return 4
-        answer = {"summary": "the constant is lower"}
+        files = ["refengine/work.py", *(["README.md"] if mode == "outside" else [])]
+        if mode == "cannot start":
+            files.append("refengine/__main__.py")
+        answer = {"summary": "the constant is lower", "files": files}
     result.write_text("done" if mode == "no object" else json.dumps(answer))
     return 0
 

@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ledger.events import Draft
 from ledger.planning import Outcome, Request
 from ledger.store import Ledger
 from sotad.activities import server
@@ -23,6 +25,8 @@ from sotad.cli.daemon import main
 from sotad.daemon import service
 from sotad.daemon.driver import Driver
 from statemachine.state import Campaign
+
+OUTSIDE = ("daemon.started", "daemon.stopped")
 
 
 def die() -> None:
@@ -47,6 +51,36 @@ def kill_at(when: str, what: str) -> None:
         return outcomes
 
     Ledger.append_group = append_group  # type: ignore[method-assign]
+
+
+def kill_each(path: Path) -> None:
+    """SIGKILL this process before, and another time after, the first commit of each kind of event.
+
+    The file has a line for each kill so far, so that the next life goes on where this one ended.
+    """
+    original = Ledger.append_group
+
+    def append_group(self: Ledger, requests: Sequence[Request]) -> list[Outcome]:
+        drafts = [draft for request in requests for draft in request.drafts if draft.type not in OUTSIDE]
+        _die_once(path, [f"before {kind(draft)}" for draft in drafts])
+        outcomes = original(self, requests)
+        _die_once(path, [f"after {kind(draft)}" for draft in drafts])
+        return outcomes
+
+    Ledger.append_group = append_group  # type: ignore[method-assign]
+
+
+def kind(draft: Draft) -> str:
+    """Its type, and for what works on many things: which of them."""
+    job = str(draft.payload.get("job", "")).partition("/")[0]
+    return f"{draft.type} {draft.payload.get('gate', job)}".strip()
+
+
+def _die_once(path: Path, points: Sequence[str]) -> None:
+    done = path.read_text().splitlines() if path.exists() else []
+    if new := [point for point in points if point not in done]:
+        path.write_text("\n".join([*done, *new, ""]))
+        die()
 
 
 def kill_in(seconds: float) -> None:
@@ -88,6 +122,7 @@ def arguments(argv: Sequence[str]) -> Any:
     parser.add_argument("state")
     parser.add_argument("--kill", default="")
     parser.add_argument("--kill-in", type=float)
+    parser.add_argument("--kill-each", type=Path)
     parser.add_argument("--take-ports", type=int)
     parser.add_argument("--wedge", choices=("driver", "loop"))
     parser.add_argument("--wedge-after", type=float, default=0.0)
@@ -99,6 +134,8 @@ if __name__ == "__main__":
     wanted = arguments(sys.argv[1:])
     if wanted.kill:
         kill_at(*wanted.kill.split(":", 1))
+    if wanted.kill_each:
+        kill_each(wanted.kill_each)
     if wanted.kill_in:
         kill_in(wanted.kill_in)
     if wanted.take_ports:

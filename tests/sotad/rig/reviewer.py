@@ -12,8 +12,13 @@ from implementer import next_line  # beside this script
 ADVANCED = {"mainline": "ADVANCED", "control": "CONTINUE", "findings": [], "summary": "the patch does what it says"}
 
 
-def answer(mode: str, attempt: dict) -> str:
+def answer(mode: str, asked: dict) -> str:
     """What goes into the result file."""
+    attempt = asked["attempt"]
+    if asked["kind"] == "alignment":
+        ids = [criterion["id"] for criterion in asked["plan"]["criteria"]]
+        ADVANCED["criteria"] = [{"id": name, "status": "PARTIAL", "evidence": "behind"} for name in ids]
+    ADVANCED["resolved"] = [issue["id"] for issue in asked["open_issues"]]
     if mode == "prose":
         return "Looks good to me! ADVANCED."
     if mode == "two verdicts":
@@ -36,7 +41,7 @@ def main() -> int:
         print("no connection to the reviewer", file=sys.stderr)
         return 5
     if mode != "nothing":
-        result.write_text(answer(mode, json.loads(request.read_text())["attempt"]))
+        result.write_text(answer(mode, json.loads(request.read_text())))
     return 0
 
 

@@ -1,0 +1,1 @@
+"""Plans: from a draft in Markdown to data, and from data to a document that people read."""
