@@ -7,10 +7,8 @@ import math
 from typing import Any
 
 from sotad.activities.context import ActivityFailed, Context
-from sotad.activities.server import Server, ServerFailed, render_launch
+from sotad.activities.server import ServerFailed, serve_target
 from sotad.activities.worktrees import checkout
-from statemachine import evidence
-from statemachine.state import JSON
 
 SHARE_OF_JOB = 0.4  # of the job's time for a side: a patch that hangs leaves the champion enough
 LOG_LIMIT_BYTES = 1 << 26  # the score is on the last line
@@ -61,20 +59,17 @@ async def _score(ctx: Context, side: str, commit: str, command: list[str]) -> tu
     except ServerFailed as error:
         trouble = str(error)
     await ctx.stop(side)
-    if (await ctx.host.status(ctx.run_id(name))).phase == "absent":
+    status = await ctx.host.status(ctx.run_id(name))
+    if status.phase == "absent":
         return None, trouble, trouble.encode()
-    status, printed = await ctx.host.status(ctx.run_id(name)), await ctx.output(name, limit=LOG_LIMIT_BYTES)
+    printed = await ctx.output(name, limit=LOG_LIMIT_BYTES)
     score = score_in(printed.decode(errors="replace")) if status.succeeded else None
     return score, trouble or f"no score: {await ctx.tail(name)}", printed
 
 
 async def _run(ctx: Context, side: str, name: str, commit: str, command: list[str]) -> None:
-    """Serve a commit as the first scenario's candidate, and run the program against it."""
-    target = ctx.spec["frameworks"][ctx.c.target]
-    candidate = evidence.target_candidate(ctx.c, ctx.c.scenarios[0])
-    flags: JSON = next(entry["flags"] for entry in target["candidates"] if entry["id"] == candidate)
-    server = await Server.start(ctx, target["kind"], await render_launch(ctx, ctx.c.target, commit, flags), side)
-    await server.ready()
+    """Serve a commit, and run the program against it."""
+    server = await serve_target(ctx, commit, side)
     argv = tuple(part.replace("{url}", server.url).replace("{model}", server.model) for part in command)
     patience = float(ctx.spec["budget"]["job_s"]) * SHARE_OF_JOB
     await ctx.start(name, ctx.command(argv, timeout_s=patience))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sotad.activities.context import ActivityFailed, Context
 from sotad.activities.launch import bench
-from sotad.activities.server import Server, ServerFailed, render_launch, require
+from sotad.activities.server import Server, ServerFailed, require, serve_target
 from sotad.activities.traffic import scenario_of
 from sotad.activities.worktrees import checkout
 from sotad.benchmark.equivalence import compare, in_phase, other_text
@@ -102,12 +102,7 @@ async def _answers(ctx: Context, side: str, commit: str, seed: int) -> JSON:
 
 
 async def _ask(ctx: Context, side: str, name: str, commit: str, seed: int) -> None:
-    target = ctx.spec["frameworks"][ctx.c.target]
-    candidate = evidence.target_candidate(ctx.c, ctx.c.scenarios[0])
-    flags = next(entry["flags"] for entry in target["candidates"] if entry["id"] == candidate)
-    server = await Server.start(ctx, target["kind"], await render_launch(ctx, ctx.c.target, commit, flags), side)
-    await server.ready()
-    await server.metrics()  # as before a measurement: nothing may tell the server which of the two follows
+    server = await serve_target(ctx, commit, side)
     await ctx.start(name, *_question(ctx, server, name, seed))
     status = await server.while_running(name)
     if status.reason == "timeout":

@@ -19,6 +19,7 @@ from sotad.frameworks.help import Help, parse_help
 from sotad.frameworks.render import Rendered, Value
 from sotad.hosts.base import HostError, RunStatus
 from sotad.hosts.local import free_port
+from statemachine import evidence
 from statemachine.state import JSON
 
 POLL_S = 0.05
@@ -197,6 +198,21 @@ class Server:
     async def log(self) -> bytes:
         """Everything it printed: some log to stdout, some to stderr."""
         return await self.ctx.output(self.name) + await self.ctx.output(self.name, "stderr.log")
+
+
+async def serve_target(ctx: Context, commit: str, name: str) -> Server:
+    """The target at a commit, as the first scenario's candidate, up and answering.
+
+    Raises:
+        ServerFailed: it did not come up.
+    """
+    target = ctx.spec["frameworks"][ctx.c.target]
+    candidate = evidence.target_candidate(ctx.c, ctx.c.scenarios[0])
+    flags = next(entry["flags"] for entry in target["candidates"] if entry["id"] == candidate)
+    server = await Server.start(ctx, target["kind"], await render_launch(ctx, ctx.c.target, commit, flags), name)
+    await server.ready()
+    await server.metrics()  # as before a measurement: nothing may tell the server which of the two follows
+    return server
 
 
 async def _port(ctx: Context, name: str) -> int:
