@@ -13,7 +13,7 @@ demo: $(VENV)/.demo ## a whole campaign on this machine, from nothing to a verdi
 	$(BIN)/sotad demo --defect $(DEFECT) --implementer $(IMPLEMENTER)
 
 test: $(VENV)/.test ## the default suite: fast, deterministic
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not engines" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not engines" $(ARGS)
 
 test-slow: $(VENV)/.test ## what takes minutes: every crash point, every demo
 	$(BIN)/python -m pytest -m "slow and not engines" $(ARGS)

@@ -72,6 +72,10 @@ class Artifacts:
             return "artifact_missing"
         return None if (found, length) == (digest, size) else "artifact_altered"
 
+    def path(self, digest: str) -> Path:
+        """Where an artifact of that name lies, if there is one."""
+        return self._path(digest)
+
     def _path(self, digest: str) -> Path:
         if not _HEX.fullmatch(digest):
             raise NoArtifact(f"{digest!r} is not the name of an artifact; it must be 64 lower-case hex digits")

@@ -147,6 +147,8 @@ class CampaignBlocked(Payload):
     kind: Literal["resources", "evidence", "workspace", "human"]
     reason: str
     next: str
+    host: str | None = None  # the one that does not answer, where that is the reason
+    deadline_ns: int | None = None  # until when the daemon lets the campaign go on by itself once it does
 
 
 @_event("campaign.resumed")
@@ -185,6 +187,8 @@ class BudgetExhausted(Payload):
 class LeaseGranted(Payload):
     host: str
     gpu_ids: list[int]
+    gpus: list[JSON] | None = None  # index, uuid, name, memory_total_mib and level_mib of each, as found at the lease
+    readings: Artifact | None = None
 
 
 @_event("lease.released")
@@ -199,9 +203,15 @@ class ResourceWaitStarted(Payload):
     deadline_ns: int
 
 
+@_event("resource.wait_ended")
+class ResourceWaitEnded(Payload):
+    waited_s: float
+
+
 @_event("resource.wait_expired")
 class ResourceWaitExpired(Payload):
     deadline_ns: int
+    reasons: list[str] | None = None  # who had the GPUs at the end, where it was GPUs that were waited for
 
 
 # --- activities: one job per effect ---------------------------------------------------------------------
@@ -312,6 +322,14 @@ class WorkloadFrozen(Payload):
 # --- launches, benchmarks, search ----------------------------------------------------------------------------
 
 
+class EngineCaches(Payload):
+    """Where a launch found compiled code, and whether there was any; ``set_by_hand`` are variables of the spec."""
+
+    state: Literal["cold", "partly", "warm"]
+    folder: str
+    set_by_hand: list[str] = []
+
+
 @_event("candidate.launched")
 class CandidateLaunched(Payload):
     launch: str
@@ -324,6 +342,8 @@ class CandidateLaunched(Payload):
     translated_flags: dict[str, str] = {}
     flags_from: Literal["help", "static", "none"] = "help"
     attempt: int
+    gpus: list[JSON] | None = None  # index, uuid, memory_mib and level_mib of each GPU just before it
+    caches: EngineCaches | None = None
 
 
 @_event("candidate.ready")
@@ -363,6 +383,37 @@ class CandidateSkipped(Payload):
     reason: str
 
 
+class SampledGpus(Payload):
+    """The GPUs of a sample: every reading by digest, how many there are, and a summary of each GPU."""
+
+    raw: Artifact
+    readings: int = Field(ge=0)
+    gpus: list[JSON]
+
+
+@_event("candidate.curtailed")
+class CandidateCurtailed(Payload):
+    """The runs that are left on a scenario are not made; percent, and chances from 0 to 1."""
+
+    launch: str
+    attempt: int
+    framework: str
+    candidate: str
+    scenario: str
+    rule: Literal["slower", "sla"]
+    against: str  # the best candidate so far, or the key of the SLA
+    runs_made: int
+    runs_left: int
+    observed: float
+    wanted: float
+    behind_pct: float
+    se_pct: float
+    df: int | None = None
+    chance: float
+    bound: float
+    reason: str
+
+
 @_event("benchmark.started")
 class BenchmarkStarted(Payload):
     launch: str
@@ -381,6 +432,7 @@ class BenchmarkFinished(Payload):
     seed: int
     row: JSON
     raw: Artifact
+    gpus: SampledGpus | None = None
 
 
 @_event("benchmark.disturbed")
@@ -391,6 +443,7 @@ class BenchmarkDisturbed(Payload):
     run: int
     seed: int
     reasons: list[str]
+    gpus: SampledGpus | None = None
 
 
 @_event("sla.failed")
@@ -824,7 +877,23 @@ class ReportPublished(Payload):
     files: list[Artifact]
 
 
+@_event("downloads.listed")
+class DownloadsListed(Payload):
+    folders: list[JSON]  # path of each place that a download of the campaign would make, and whether it was there
+
+
+@_event("cleanup.started")
+class CleanupStarted(Payload):
+    processes: list[JSON]
+    gpus: list[JSON]
+    folders: list[JSON]
+
+
 @_event("cleanup.finished")
 class CleanupFinished(Payload):
     before: list[JSON]
     after: list[JSON]
+    gpus: list[JSON] | None = None  # index, uuid, level_mib, before_mib, after_mib and holders of each leased GPU
+    folders: list[JSON] | None = None  # path, bytes_before, bytes_after and what became of each
+    runs: dict[str, int] | None = None  # how many runs there were, by how they ended
+    left: list[str] | None = None  # what could not be put back, in words; empty when nothing is left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import statemachine
 PACKAGES = (ledger, statemachine, sotad)
 
 
-def harness_digest() -> str:
-    """SHA-256 over the names and contents of every file of our packages, compiled ones apart."""
-    total = sha256()
+def files() -> Iterator[tuple[str, Path]]:
+    """Every file of our packages, compiled ones apart, by its name below the packages' folder; in a fixed order."""
     for package in PACKAGES:
         root = Path(str(package.__file__)).parent
         for path in sorted(file for file in root.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
-            name = f"{root.name}/{path.relative_to(root).as_posix()}"
-            total.update(f"{name}\0{sha256(path.read_bytes()).hexdigest()}\n".encode())
+            yield f"{root.name}/{path.relative_to(root).as_posix()}", path
+
+
+def harness_digest() -> str:
+    """SHA-256 over the names and contents of every file of our packages."""
+    total = sha256()
+    for name, path in files():
+        total.update(f"{name}\0{sha256(path.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()

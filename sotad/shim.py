@@ -29,6 +29,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import re
 import resource
 import signal
@@ -42,6 +43,7 @@ LOG_LIMIT_BYTES = 256 * 2**20
 TICK_S = 0.5  # how often the shim looks for the stop file and at the size of the logs
 KILL_WAIT_S = 5.0  # after SIGKILL, a process that still exists is stuck in the kernel
 TOKEN_VARIABLE = "SOTAD_RUN"
+SHARED_MEMORY = Path("/dev/shm")
 WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 TOKEN_SHAPES = (
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abp]-[A-Za-z0-9-]{10,}"
@@ -70,11 +72,16 @@ def read_json(path: Path) -> Record | None:
 def write_atomically(path: Path, data: bytes) -> None:
     """`path` holds either what it held before or all of `data`, also after a power cut."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:  # a full disk should not be filled with what did not fit
+        if draft.exists():
+            draft.unlink()
+        raise
     sync_directory(path.parent)
 
 
@@ -163,6 +170,47 @@ def _environment(pid: int) -> list[bytes]:
         return []
 
 
+def shared_memory(processes: list[Process]) -> dict[str, tuple[str, str]]:
+    """Shared memory and semaphores (shm_overview(7)) that processes have mapped: name to device and inode."""
+    found: dict[str, tuple[str, str]] = {}
+    for process in processes:
+        for line in _maps(process.pid):
+            fields = line.split(None, 5)  # address, permissions, offset, device, inode, path
+            if len(fields) == 6 and Path(fields[5]).parent == SHARED_MEMORY:
+                found[Path(fields[5]).name] = (fields[3], fields[4])
+    return found
+
+
+def _maps(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/maps").read_bytes().decode("utf-8", "replace").splitlines()
+    except OSError:  # gone, or another user's
+        return []
+
+
+def shared_names() -> set[str]:
+    try:
+        return set(os.listdir(str(SHARED_MEMORY)))  # noqa: PTH208
+    except OSError:  # there is none
+        return set()
+
+
+def unlink_unused(mapped: dict[str, tuple[str, str]]) -> list[str]:
+    """Of what an ended run had mapped, remove what nobody uses; return the names."""
+    used = set(shared_memory(live_processes()).values()) if mapped else set()
+    removed = []
+    for name, identity in sorted(mapped.items()):
+        try:
+            found = (SHARED_MEMORY / name).stat()
+            device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
+            if identity == (device, str(found.st_ino)) and identity not in used:
+                (SHARED_MEMORY / name).unlink()
+                removed.append(name)
+        except OSError:  # gone already, or another user's
+            pass
+    return removed
+
+
 def send(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
@@ -191,11 +239,15 @@ def status(run_dir: Path) -> Record:
         return {**(claim or {}), **ended, "phase": "exited"}
     if claim is None:
         return {"phase": "starting" if is_locked(run_dir) else "absent"}
-    shim = inspect(claim["shim_pid"]) if claim["boot_id"] == boot_id() else None
+    same_boot = claim["boot_id"] == boot_id()
+    shim = inspect(claim["shim_pid"]) if same_boot else None
     if shim is not None and shim.start_ticks == claim["shim_start_ticks"]:
         return {**claim, "phase": "running"}
     ended = read_json(run_dir / "exit.json")  # it may have ended between the two looks
-    return {**claim, **(ended or {}), "phase": "exited" if ended else "lost"}
+    if ended is not None:
+        return {**claim, **ended, "phase": "exited"}
+    cause = "its shim was killed" if same_boot else f"{platform.node()} was booted again since it began"
+    return {**claim, "phase": "lost", "message": f"{cause}; its results are not to be used: start another run"}
 
 
 def stop(run_dir: Path) -> Record:
@@ -302,6 +354,8 @@ class Run:
         self.wait_status: int | None = None
         self.started_ns = 0
         self.deadline = 0.0
+        self.unlinked: list[str] = []
+        self.others = shared_names()
 
     def launch(self) -> str | None:
         """The command runs and `pid.json` says so; else the reason why it could not be executed."""
@@ -385,7 +439,10 @@ class Run:
 
     def end_all(self) -> list[Process]:
         """No process of the run is left, except the returned ones, which even SIGKILL did not end."""
+        mapped = shared_memory(descendants(os.getpid()))
+        own = {name: identity for name, identity in mapped.items() if name not in self.others}
         stuck = self._end_processes()
+        self.unlinked = unlink_unused(own)
         for copier in self.copiers:
             copier.join(KILL_WAIT_S)  # to the end of what was printed, unless somebody still holds the output
         return stuck
@@ -445,6 +502,7 @@ class Run:
             "ended_ns": time.time_ns(),
             "leftovers": [{"pid": each.pid, "command": each.command} for each in leftovers],
             "survivors": [{"pid": each.pid, "command": each.command} for each in stuck],
+            "shared_memory": self.unlinked,
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "max_rss_bytes": usage.ru_maxrss * 1024,
         }

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from statemachine import evidence, fairness, goodput, loop
+from statemachine import evidence, fairness, goodput, leases, loop, sweep
 from statemachine.evidence import Contest, Entry, digest
 from statemachine.ranking import passes
 from statemachine.state import JSON, Campaign
@@ -67,6 +67,8 @@ def decide(c: Campaign) -> list[Command]:
         return []
     if c.phase != "stopping" and (words := _words(c)):
         return words
+    if leases.unnamed(c) and c.phase != "stopping":
+        return [Record("lease.released", {"host": c.lease["host"], "reason": "taken in another world"})]
     if not c.lease and c.phase != "stopping":
         return [_do(c, "lease", f"lease/{_leases(c)}")]
     return PLANS[c.phase](c)
@@ -144,6 +146,8 @@ def _searching(c: Campaign) -> list[Command]:
 
 def _interleaved(c: Campaign) -> list[tuple[str, JSON]]:
     """Open candidates in turn over the frameworks, so that drift of the host meets all of them alike."""
+    if sweep.is_planned(c):
+        return sweep.interleaved(c)
     queues = {name: evidence.unsettled(c, name) for name in c.spec["frameworks"]}
     order = {name: len(evidence.candidates(c, name)) - len(queue) for name, queue in queues.items()}
     return sorted(((n, q[0]) for n, q in queues.items() if q), key=lambda item: order[item[0]])

@@ -33,7 +33,9 @@ class Job:
 class Launch:
     """One server lifetime. ``status`` is launched, ready, stopped, failed, oom, timeout or lost.
 
-    ``rows`` holds the measurements of the current attempt only: what a lost attempt measured is void.
+    ``rows`` holds the measurements of the current attempt only: what a lost attempt measured is void. ``gpus`` is how
+    its GPUs were found before it, where it has any. ``curtailed`` says by scenario why the runs that are left are not
+    made. ``caches`` is which compiled code it could start from.
     """
 
     launch: str
@@ -48,6 +50,12 @@ class Launch:
     reason: str = ""
     rows: list[JSON] = field(default_factory=list)
     sla: dict[str, str] = field(default_factory=dict)
+    gpus: list[JSON] = field(default_factory=list)
+    curtailed: dict[str, str] = field(default_factory=dict)
+    caches: JSON = field(default_factory=dict)
+    began_ns: int = 0
+    run_ns: int = 0
+    busy_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -87,7 +95,10 @@ class Attempt:
 
 @dataclass(slots=True)
 class Campaign:
-    """The folded history of one campaign."""
+    """The folded history of one campaign.
+
+    ``gpus`` are those first leased, by uuid, with the memory that they held then.
+    """
 
     id: str
     phase: str = "draft"
@@ -99,9 +110,15 @@ class Campaign:
     spec_digest: str = ""
     back: str = ""
     blocked: JSON = field(default_factory=dict)
+    away_ns: int = 0  # since when its host does not answer
     mismatches: list[str] = field(default_factory=list)
     stop: JSON = field(default_factory=dict)
     lease: JSON = field(default_factory=dict)
+    gpus: dict[str, JSON] = field(default_factory=dict)
+    lease_ns: int = 0
+    gpu_s: float = 0.0
+    pace: dict[str, list[float]] = field(default_factory=dict)
+    caches: dict[str, JSON] = field(default_factory=dict)
     waiting: JSON = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     launches: dict[str, Launch] = field(default_factory=dict)
@@ -155,6 +172,8 @@ class Campaign:
     weak: int = 0
     fix_cycles: int = 0
     report: list[JSON] = field(default_factory=list)
+    downloads: list[JSON] = field(default_factory=list)
+    cleanup: JSON = field(default_factory=dict)
     cleaned: bool = False
 
     @property

@@ -11,20 +11,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ledger.artifacts import Artifacts
-from sotad import shim
+from sotad import sandbox, shim
 from sotad.activities.context import ActivityFailed, Context, RunLost
-from sotad.agents import TOOLS, Call, NoAnswer, sandbox
+from sotad.agents import TOOLS, Call, NoAnswer
 from sotad.agents.accounts import ABOUT, ENDED, CallRun, is_over, read
 from sotad.agents.answers import schema_of
 from sotad.agents.call import Command, Usage
 from sotad.agents.desk import HOME, clear, desk_of, everyday, place
 from sotad.agents.examine import version_of
 from sotad.agents.flags import BadTool
-from sotad.agents.private import LOGINS, STORES, installed_in, private
 from sotad.agents.prompts import WRITES
 from sotad.config.sections import Agent
 from sotad.daemon.journal import Journal
 from sotad.hosts.base import Host, RunSpec
+from sotad.private import LOGINS, STORES, installed_in, private
 from sotad.redact import redactor, scrubber
 from statemachine.state import JSON
 
@@ -119,7 +119,8 @@ async def _begin(
         confined=not _unconfined(agent),
     )
     await asyncio.to_thread(place, call, request, home)
-    command, environment = tool.command(call), everyday(desk, home)
+    command = tool.command(call)
+    environment = everyday(desk, home) | ctx.visible
     about = {
         "driver": agent.driver,
         "version": await _version(agent.driver, command, environment, str(desk)),
@@ -218,7 +219,7 @@ async def _attend(ctx: Context, role: str, run: CallRun, silence_s: float | None
             last = time.monotonic()
         silent = patience is not None and time.monotonic() - last > patience
         if silent or is_over(listener.said, run.budget):
-            await asyncio.to_thread(ctx.path(role, ENDED).write_text, "silent" if silent else "over budget")
+            await asyncio.to_thread(Path(ctx.path(role, ENDED)).write_text, "silent" if silent else "over budget")
             await ctx.stop(role)
         await asyncio.sleep(pause)
         pause = min(2 * pause, longest)

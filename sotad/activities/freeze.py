@@ -6,7 +6,7 @@ import asyncio
 import secrets
 
 from sotad.activities.context import ActivityFailed, Context
-from sotad.activities.traffic import scenario_of
+from sotad.activities.traffic import files_here, scenario_of
 from sotad.benchmark.workload import Scenario, WorkloadError
 from sotad.benchmark.workload import digest as workload_digest
 from statemachine.evidence import digest
@@ -21,10 +21,10 @@ async def freeze_workload(ctx: Context) -> str:
 
     The held-out variants are drawn here, once: recorded, and in no request to an agent.
     """
-    workload = ctx.spec["workload"]
+    workload, files = ctx.spec["workload"], files_here(ctx.c, ctx.artifacts)
     shapes = {}
     for shape in workload["scenarios"]:
-        scenario = Scenario(**scenario_of(ctx.spec, shape, workload["seed"]))
+        scenario = Scenario(**scenario_of(ctx.spec, shape, workload["seed"], files))
         try:
             shapes[shape["name"]] = await asyncio.to_thread(workload_digest, scenario)
         except WorkloadError as error:

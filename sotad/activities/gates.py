@@ -13,10 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from sotad import git, shim
+from sotad import git, sandbox, shim
 from sotad.activities.context import Context
 from sotad.activities.workspace import Taken, Workspace, blobs, uncommitted
-from sotad.agents import sandbox
 from sotad.gates.commit import tests_named
 from sotad.gates.content import HEADER
 from sotad.gates.facts import Added, Change, Facts
@@ -34,7 +33,7 @@ CACHES = ("refs/remotes/", "refs/prefetch/")  # of a fetch that anybody may do a
 
 async def remember(ctx: Context, space: Workspace) -> None:
     """Write down how the world is before the implementer begins; what it was stays while it works."""
-    if not ctx.begun:
+    if not await ctx.begun():
         state = json.dumps(await _world(ctx), sort_keys=True).encode()
         await asyncio.to_thread(shim.write_atomically, space.before, state)
 

@@ -1,4 +1,4 @@
-"""Before anything is measured: the lease on the host, the workspaces, the frameworks."""
+"""Before anything is measured: the workspaces and the frameworks."""
 
 from __future__ import annotations
 
@@ -8,46 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sotad import git
+from sotad.activities.away import NotFit, fitness, interpreter_there
 from sotad.activities.context import Context, RunLost
 from sotad.activities.server import environment
+from sotad.activities.worktrees import checkout
 from sotad.frameworks import FRAMEWORKS
+from sotad.frameworks.base import Framework
 from sotad.frameworks.help import parse_help
-from sotad.frameworks.identity import identity_command
+from sotad.frameworks.identity import SCRIPT, identity_command
 from sotad.harness import harness_digest
+from sotad.hosts.base import HostError, HostUnreachable
 from statemachine.evidence import digest
 from statemachine.machine import IllegalEvent
 from statemachine.state import JSON
 
 HELP_TIMEOUT_S = 300.0  # real engines import torch before they print a word
-
-
-async def lease(ctx: Context) -> str:
-    """Take the host (its GPUs) for this campaign; wait while another campaign holds it, up to the bound."""
-    hardware = ctx.spec["hardware"]
-    wanted = {"host": hardware["host"], "gpu_ids": hardware["gpu_ids"]}
-    while True:
-        try:
-            if not ctx.c.lease:
-                await ctx.once("lease.granted", wanted)
-            return "granted"
-        except IllegalEvent as taken:
-            if taken.guard != "host_free":
-                raise
-            if not await _wait(ctx, taken.missing):
-                return "another campaign kept the host"
-
-
-async def _wait(ctx: Context, holder: str) -> bool:
-    """Wait for a change of the world; False when the time for waiting is over."""
-    limit = float(ctx.spec["budget"]["resource_wait_s"])
-    deadline = ctx.journal.clock() + int(limit * 1e9)
-    started = await ctx.once("resource.wait_started", {"holder": holder, "deadline_ns": deadline})
-    left = (started.payload["deadline_ns"] - ctx.journal.clock()) / 1e9
-    if left <= 0:
-        await ctx.once("resource.wait_expired", {"deadline_ns": started.payload["deadline_ns"]})
-        return False
-    await ctx.journal.changed(ctx.journal.world.seq, min(left, 5.0))
-    return True
 
 
 async def preflight(ctx: Context) -> str:
@@ -57,6 +32,14 @@ async def preflight(ctx: Context) -> str:
         reason = f"{hardware['gpu_count']} GPUs are asked for, but hardware.gpu_ids does not say which"
         await ctx.once("preflight.failed", {"check": "hardware", "reason": reason}, "outcome")
         return reason
+    try:
+        facts = await ctx.host.probe() if ctx.host.here else await fitness(ctx)
+    except HostUnreachable:
+        raise
+    except (NotFit, HostError) as unfit:
+        check = unfit.check if isinstance(unfit, NotFit) else f"host {ctx.host.name}"
+        await ctx.once("preflight.failed", {"check": check, "reason": str(unfit)}, "outcome")
+        return str(unfit)
     for name, framework in ctx.spec["frameworks"].items():
         problem = await _workspace(ctx, name, framework)
         if problem:
@@ -65,7 +48,6 @@ async def preflight(ctx: Context) -> str:
             return problem
         await _probe(ctx, name, framework)
     try:
-        facts = await ctx.host.probe()
         if not ctx.recorded("outcome"):
             harness = await asyncio.to_thread(harness_digest)
             await ctx.once("preflight.passed", {"host": facts, "harness": harness}, "outcome")
@@ -103,10 +85,10 @@ async def _installed(ctx: Context, name: str, framework: JSON) -> str:
     """Record what is installed, by the hashes that its installer recorded; return what is wrong with it."""
     driver = FRAMEWORKS[framework["kind"]]
     command = driver.command(framework.get("command"), framework["python"])
-    ask = identity_command(driver, command)
+    ask = await _identity_command(ctx, driver, command)
     if ask:
         try:
-            found = json.loads(await _ask(ctx, f"identity-{name}", framework, ask))
+            found = json.loads(await _ask(ctx, f"identity-{name}", name, framework, ask))
         except (_ProbeError, ValueError) as error:
             return f"{name}: what is installed cannot be told: {error}"
         if not found["package"]:
@@ -125,6 +107,14 @@ async def _installed(ctx: Context, name: str, framework: JSON) -> str:
     return ""
 
 
+async def _identity_command(ctx: Context, driver: Framework, command: Sequence[str]) -> list[str]:
+    if ctx.host.here:
+        return identity_command(driver, command)
+    python = await interpreter_there(ctx, command) if command and driver.packages else ""
+    script = await ctx.host.place(SCRIPT.name, await asyncio.to_thread(SCRIPT.read_bytes)) if python else ""
+    return identity_command(driver, command, python, script)
+
+
 async def _probe(ctx: Context, name: str, framework: JSON) -> None:
     """Capture version and help in the target environment, or record why the framework is unsupported."""
     if ctx.recorded(f"probe-{name}"):
@@ -137,7 +127,8 @@ async def _probe(ctx: Context, name: str, framework: JSON) -> None:
             raise _ProbeError(refusal)
         helps = driver.help_commands(command).items()
         texts = {about: await _ask_help(ctx, name, about, framework, argv) for about, argv in helps}
-        version = await _ask(ctx, f"version-{name}", framework, driver.version_command(command))
+        python = None if ctx.host.here or not command else await interpreter_there(ctx, command)
+        version = await _ask(ctx, f"version-{name}", name, framework, driver.version_command(command, python))
     except _ProbeError as error:
         await ctx.once("framework.unsupported", {"framework": name, "reason": str(error)}, f"probe-{name}")
         return
@@ -163,7 +154,7 @@ async def _ask_help(ctx: Context, name: str, about: str, framework: JSON, argv: 
     A server without a help is not given up here: a missing one fails to say its version too.
     """
     try:
-        text = await _ask(ctx, f"help-{name}-{about}", framework, argv)
+        text = await _ask(ctx, f"help-{name}-{about}", name, framework, argv)
     except _ProbeError:
         return b""
     if about != "server":
@@ -171,14 +162,20 @@ async def _ask_help(ctx: Context, name: str, about: str, framework: JSON, argv: 
     return text
 
 
-async def _ask(ctx: Context, run: str, framework: JSON, argv: Sequence[str]) -> bytes:
+async def _ask(ctx: Context, run: str, name: str, framework: JSON, argv: Sequence[str]) -> bytes:
     """What a command of the framework prints in its own environment; nothing where there is no command."""
     if not argv:
         return b""
     cwd = framework.get("checkout") or "/"
+    script = argv[1].rpartition("/")[0] if len(argv) > 1 else ""  # a file of ours, where it is one
+    if not ctx.host.here and framework.get("checkout"):
+        cwd = await checkout(ctx, name, ctx.c.workspaces[name]["commit"])
     spec = ctx.command(tuple(argv), timeout_s=HELP_TIMEOUT_S, cwd=cwd, **environment(framework))
     try:
-        status = await ctx.run(run, spec)
+        status = await ctx.run(
+            run,
+            await ctx.serving(run, spec, *(place for place in (cwd, script) if place.startswith("/") and place != "/")),
+        )
     except RunLost as lost:
         raise _ProbeError(str(lost)) from None
     if not status.succeeded:

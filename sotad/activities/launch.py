@@ -6,13 +6,15 @@ import json
 
 from sotad.activities import gpu_watch
 from sotad.activities.context import ActivityFailed, Context, RunLost
-from sotad.activities.server import Command, Server, ServerFailed, render_launch, require
-from sotad.activities.traffic import load_spec, prompts_at, shape_of
+from sotad.activities.engine_caches import discard
+from sotad.activities.gpu_watch import Watched
+from sotad.activities.server import Command, Server, ServerFailed, render_launch, require, written
+from sotad.activities.traffic import files_there, load_spec, prompts_at, shape_of
 from sotad.benchmark.metrics import make_row
 from sotad.daemon.journal import Journal
 from sotad.frameworks import FRAMEWORKS
 from sotad.frameworks.render import BadFlag
-from statemachine import goodput
+from statemachine import goodput, sweep
 from statemachine.ranking import sla_failures
 from statemachine.state import JSON, Campaign
 
@@ -33,23 +35,29 @@ async def launch(ctx: Context) -> str:
         command = await render_launch(ctx, p["framework"], p["commit"], p["flags"])
     except BadFlag as refused:
         return await _refused(ctx, framework, str(refused))
-    if not ctx.recorded("candidate.launched"):
-        await gpu_watch.until_idle(ctx)
-    await ctx.once("candidate.launched", _launched(ctx, command))
+    gpus = await gpu_watch.until_idle(ctx)
+    await ctx.once("candidate.launched", {**_launched(ctx, command), "gpus": gpus or None})
     server = await Server.start(ctx, framework["kind"], command)
     try:
         await _measure_all(ctx, server)
     except ServerFailed as failure:
-        log = await server.stop()
+        log = await _stop(ctx, server)
         reason = {**_who(ctx), "status": failure.status, "reason": str(failure), "log": log}
         await ctx.once("candidate.failed", reason, "ended")
         return f"{failure.status}: {failure}"
     except (RunLost, ActivityFailed) as lost:
-        await server.stop()
+        await _stop(ctx, server)
         await ctx.once("candidate.lost", {**_who(ctx), "reason": str(lost)}, "ended")
         raise
-    await ctx.once("candidate.stopped", {**_who(ctx), "log": await server.stop()}, "ended")
+    await ctx.once("candidate.stopped", {**_who(ctx), "log": await _stop(ctx, server)}, "ended")
     return "measured"
+
+
+async def _stop(ctx: Context, server: Server) -> JSON:
+    """End the server and remove what it compiled for itself; return its log."""
+    log = await server.stop()
+    await discard(ctx, ctx.params["framework"])
+    return log
 
 
 async def _refused(ctx: Context, framework: JSON, reason: str) -> str:
@@ -78,7 +86,8 @@ def _launched(ctx: Context, command: Command) -> JSON:
     known = {key: ctx.params[key] for key in ("purpose", "framework", "candidate", "commit")}
     done = command.rendered
     changed = {"dropped_flags": done.dropped, "translated_flags": done.translated, "flags_from": done.flags_from}
-    return {**_who(ctx), **known, "command": command.argv, **changed}
+    caches = {"caches": told} if (told := command.caches.recorded(ctx)) else {}
+    return {**_who(ctx), **known, "command": command.argv, **changed, **caches}
 
 
 async def _measure_all(ctx: Context, server: Server) -> None:
@@ -88,6 +97,7 @@ async def _measure_all(ctx: Context, server: Server) -> None:
     """
     for scenario, run, _ in _runs(ctx):
         await _judge(ctx, scenario, run)
+    await _curtail(ctx)
     if _next_run(ctx) is None and await server.was_stopped():
         return
     startup_s = await server.ready()
@@ -96,7 +106,14 @@ async def _measure_all(ctx: Context, server: Server) -> None:
     while (found := _next_run(ctx)) is not None:
         await _measure(ctx, server, *found)
         await _judge(ctx, found[0], found[1])
+        await _curtail(ctx)
     await server.check()
+
+
+async def _curtail(ctx: Context) -> None:
+    """Give up the scenarios that the candidate cannot win any more."""
+    for found in sweep.curtailments(ctx.c, ctx.job):
+        await ctx.once("candidate.curtailed", found, f"curtailed-{found['scenario']}")
 
 
 def _runs(ctx: Context) -> list[tuple[str, int, int]]:
@@ -105,9 +122,10 @@ def _runs(ctx: Context) -> list[tuple[str, int, int]]:
 
 
 def _next_run(ctx: Context) -> tuple[str, int, int] | None:
-    """The first run that has no row; None when there is none, or a rate search knows enough."""
-    for scenario, run, seed in _runs(ctx):
-        if not ctx.recorded(bench(scenario, run)):
+    """The first run that has no row; None when there is none, or what is left of a search is not worth it."""
+    given_up = ctx.c.launches[ctx.job].curtailed if ctx.job in ctx.c.launches else {}
+    for scenario, run, seed in sweep.in_order(ctx.c, _runs(ctx), ctx.params["purpose"]):
+        if scenario not in given_up and not ctx.recorded(bench(scenario, run)):
             return (scenario, run, seed) if not _searches(ctx) or _rate(ctx, scenario) is not None else None
     return None
 
@@ -142,37 +160,43 @@ async def _measure(ctx: Context, server: Server, scenario: str, run: int, seed: 
         if ctx.recorded(f"{sample}-disturbed"):
             continue
         before = await server.metrics()
-        raw, reasons = await _sample(ctx, server, sample, scenario, seed + try_ * ANEW)
+        raw, watched = await _sample(ctx, server, sample, scenario, seed + try_ * ANEW)
+        reasons = watched.reasons
         if not reasons:
             observed = FRAMEWORKS[server.kind].observe(await server.metrics(), await server.info(), before)
             row = make_row(json.loads(raw), _context(ctx, server, observed))
             kept = await ctx.keep(raw, f"benchmark/raw/{ctx.job}/{name}.json")
-            await ctx.once("benchmark.finished", {**about, "row": row, "raw": kept}, name)
+            await ctx.once("benchmark.finished", {**about, "row": row, "raw": kept, "gpus": watched.evidence}, name)
             return
-        await ctx.once("benchmark.disturbed", {**about, "reasons": reasons}, f"{sample}-disturbed")
+        disturbed = {**about, "reasons": reasons, "gpus": watched.evidence}
+        await ctx.once("benchmark.disturbed", disturbed, f"{sample}-disturbed")
     raise ActivityFailed(f"{scenario}: disturbed {TRIES} times: {'; '.join(reasons)}")
 
 
-async def _sample(ctx: Context, server: Server, name: str, scenario: str, seed: int) -> tuple[bytes, list[str]]:
+async def _sample(ctx: Context, server: Server, name: str, scenario: str, seed: int) -> tuple[bytes, Watched]:
     """What the load generator wrote, and why it does not count: somebody else's GPU work, or too busy a client."""
     rate = _rate(ctx, scenario)
-    workload = load_spec(ctx.spec, server.url, server.model, scenario, seed, rate, _variant(ctx, scenario))
-    out = ctx.path(name, "out.json")
-    argv = ("-m", "sotad.loadgen", "spec.json.in", str(out))
-    folder = ctx.host.path(ctx.run_id(name))
+    variant, files = _variant(ctx, scenario), await files_there(ctx)
+    workload = load_spec(ctx.spec, server.url, server.model, scenario, seed, rate, variant, files)
+    argv = ("-m", "sotad.loadgen", "spec.json.in", "out.json")
     await gpu_watch.begin(ctx, name)
     await ctx.start(
         name,
-        ctx.python(*argv, timeout_s=_patience(ctx, scenario, rate), cwd=folder),
+        ctx.python(*argv, timeout_s=_patience(ctx, scenario, rate), cwd=ctx.path(name)),
         {"spec.json.in": json.dumps(workload).encode()},
     )
-    status = await server.while_running(name)
-    disturbed = await gpu_watch.end(ctx, name, server.name)
+    try:
+        status = await server.while_running(name)
+    except (ServerFailed, RunLost):
+        await gpu_watch.abandon(ctx, name)
+        raise
+    watched = await gpu_watch.end(ctx, name, server.name)
     require(status, f"load generator for {scenario}", await ctx.tail(name))
     await server.check()
-    raw = out.read_bytes()
+    raw = await written(ctx, name)
     client = json.loads(raw)["client"]
-    return raw, disturbed + ([] if client.get("valid", True) else [f"the client: {client['reason']}"])
+    busy = [] if client.get("valid", True) else [f"the client: {client['reason']}"]
+    return raw, Watched(watched.reasons + busy, watched.evidence)
 
 
 async def _judge(ctx: Context, scenario: str, run: int) -> None:
@@ -228,6 +252,7 @@ def _context(ctx: Context, server: Server, observed: JSON) -> JSON:
             "visible_devices": ids,
         },
         **{part: {name: observed.get(name) for name in names} for part, names in SEEN.items()},
+        "engine_caches": server.command.caches.recorded(ctx) or None,
         "sla": spec["sla"],
         "server_command": server.command.argv,
         "benchmark_command": ["python", "-m", "sotad.loadgen", f"{ctx.job}/{ctx.attempt}/spec.json.in"],

@@ -6,17 +6,17 @@ import asyncio
 import json
 import secrets
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from sotad.activities.context import ActivityFailed, Context
+from sotad.activities.engine_caches import discard
 from sotad.activities.launch import bench
-from sotad.activities.server import Server, ServerFailed, require, serve_target
-from sotad.activities.traffic import scenario_of
+from sotad.activities.server import Server, ServerFailed, require, serve_target, written
+from sotad.activities.traffic import Files, files_there, scenario_of
 from sotad.activities.worktrees import checkout
 from sotad.benchmark.equivalence import compare, in_phase, other_text
 from sotad.benchmark.randomness import numbers
 from sotad.benchmark.timed import Counts, count, judge
-from sotad.hosts.base import HostError, RunSpec
+from sotad.hosts.base import RunSpec
 from statemachine import evidence
 from statemachine.evidence import Contest
 from statemachine.state import JSON
@@ -52,6 +52,7 @@ async def compare_outputs(ctx: Context) -> str:
         raise ActivityFailed(f"the champion could not be asked: {error}") from None
     except ValueError as error:
         raise ActivityFailed(str(error)) from None
+    await discard(ctx, ctx.c.target)
     kept = {"seed": seed, "comparison": found, "champion": champion, "challenger": challenger}
     detail = _detail(found, seed)
     known = {"attempt_id": attempt.attempt_id, "passed": found["equal"]}
@@ -79,12 +80,12 @@ def _all_differ(reason: str, prompts: int) -> JSON:
 
 async def _seed(ctx: Context) -> int:
     """The seed of this attempt: drawn once, so that no agent can know it before, and found again by a later entry."""
-    try:
-        return int(await ctx.output("ask-challenger", "seed", 32))
-    except HostError:  # there is no such file yet
-        seed = secrets.randbits(SEED_BITS)
-        await ctx.host.put(ctx.run_id("ask-challenger"), "seed", str(seed).encode())
-        return seed
+    known = await ctx.find("ask-challenger", "seed", 32)
+    if known is not None:
+        return int(known)
+    seed = secrets.randbits(SEED_BITS)
+    await ctx.host.put(ctx.run_id("ask-challenger"), "seed", str(seed).encode())
+    return seed
 
 
 async def _answers(ctx: Context, side: str, commit: str, seed: int) -> JSON:
@@ -97,20 +98,20 @@ async def _answers(ctx: Context, side: str, commit: str, seed: int) -> JSON:
     if not (await ctx.host.status(ctx.run_id(name))).succeeded:
         await _ask(ctx, side, name, commit, seed)
     await ctx.stop(side)
-    answer: JSON = json.loads(await ctx.output(name, "out.json", 1 << 28))
+    answer: JSON = json.loads(await written(ctx, name))
     return answer
 
 
 async def _ask(ctx: Context, side: str, name: str, commit: str, seed: int) -> None:
     server = await serve_target(ctx, commit, side)
-    await ctx.start(name, *_question(ctx, server, name, seed))
+    await ctx.start(name, *_question(ctx, server, name, seed, await files_there(ctx)))
     status = await server.while_running(name)
     if status.reason == "timeout":
         raise ServerFailed("timeout", "it took too long to answer; budget.job_s has to allow more if it should")
     require(status, "equivalence prompts", await ctx.tail(name))
 
 
-def _question(ctx: Context, server: Server, name: str, seed: int) -> tuple[RunSpec, dict[str, bytes]]:
+def _question(ctx: Context, server: Server, name: str, seed: int, files: Files) -> tuple[RunSpec, dict[str, bytes]]:
     workload = ctx.spec["workload"]
     request = {
         "base_url": server.url,
@@ -118,17 +119,16 @@ def _question(ctx: Context, server: Server, name: str, seed: int) -> tuple[RunSp
         "model": server.model,
         "extra_body": workload.get("extra_request_body") or {},
         "timeout_s": workload["request_timeout_s"],
-        "scenarios": questions(ctx.spec, seed),
+        "scenarios": questions(ctx.spec, seed, files),
         "longest_answer": LONGEST_ANSWER,
         "text_tokens": ctx.spec["equivalence"].get("text_tokens"),
     }
-    folder = ctx.host.path(ctx.run_id(name))
-    argv = ("-m", "sotad.benchmark.equivalence", "spec.json.in", str(Path(folder) / "out.json"))
+    argv = ("-m", "sotad.benchmark.equivalence", "spec.json.in", "out.json")
     patience = float(ctx.spec["budget"]["job_s"]) * SHARE_OF_JOB
-    return ctx.python(*argv, timeout_s=patience, cwd=folder), {"spec.json.in": json.dumps(request).encode()}
+    return ctx.python(*argv, timeout_s=patience, cwd=ctx.path(name)), {"spec.json.in": json.dumps(request).encode()}
 
 
-def questions(spec: JSON, seed: int) -> list[JSON]:
+def questions(spec: JSON, seed: int, files: Files | None = None) -> list[JSON]:
     """The scenarios to ask: of the configured lengths, of every scenario's own, and of odd lengths in between.
 
     Of a dataset its rows, which the seed chooses, with the lengths that they have. Every one has a seed of its own.
@@ -147,7 +147,7 @@ def questions(spec: JSON, seed: int) -> list[JSON]:
     else:
         first = workload["scenarios"][0]
         shapes[0] = {**first, "num_prompts": min(first["num_prompts"], wanted["prompts"])}
-    return [scenario_of(spec, shape, seed + number) for number, shape in enumerate(shapes)]
+    return [scenario_of(spec, shape, seed + number, files) for number, shape in enumerate(shapes)]
 
 
 def odd_lengths(own: Sequence[tuple[int, int]], seed: int) -> list[tuple[int, int]]:

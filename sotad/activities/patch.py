@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from ledger.reader import Reader
 from sotad import git
+from sotad.activities import trees
 from sotad.activities.agents import ask_agent
 from sotad.activities.context import ActivityFailed, Context
 from sotad.activities.gates import establish, remember
@@ -98,7 +99,7 @@ async def propose(ctx: Context) -> str:
     rows = evidence.plausible_rows(ctx.c)
     about_rows = await notes_for(ctx, _rows(ctx, rows))
     request = {**proposal_request(ctx, rows), **await asyncio.to_thread(_history, ctx), "row_notes": about_rows}
-    folder = await checkout(ctx, ctx.c.target, ctx.c.champion)
+    folder = Path(await checkout(ctx, ctx.c.target, ctx.c.champion))
     answer = said(Proposal, await ask_agent(ctx, "implementer", request, folder))
     if answer.question:
         return await _ask(ctx, answer.question)
@@ -279,8 +280,10 @@ async def _apply(ctx: Context, space: Workspace, commit: str) -> None:
 # --- testing ----------------------------------------------------------------------------------------------------
 
 
-async def _to_test(ctx: Context, commit: str) -> Path:
+async def _to_test(ctx: Context, commit: str) -> str:
     """A copy of the worktree for tests to write in: what they leave is neither served nor shown to git."""
+    if not ctx.host.here:
+        return await trees.lay_out(ctx, _repo(ctx), ctx.c.target, commit, "tests")
     folder = ctx.path("tests", "tree")
     if (await ctx.host.status(ctx.run_id("tests"))).phase == "absent":
         tree = await checkout(ctx, ctx.c.target, commit)
@@ -300,6 +303,10 @@ async def run_base_tests(ctx: Context) -> str:
         raise ActivityFailed("the target's tests do not come to their end on the base")
     await ctx.once("base.tested", {"commit": ctx.c.base, **run})
     return f"exit code {run['exit_code']}, {run['counted']} passed"
+
+
+def _repo(ctx: Context) -> Path:
+    return Path(ctx.spec["frameworks"][ctx.c.target]["checkout"])
 
 
 async def run_tests(ctx: Context) -> str:
@@ -323,8 +330,10 @@ async def _run_tests(ctx: Context, commit: str, path: str) -> JSON:
     folder = await _to_test(ctx, commit)
     within = guarded(ctx, ctx.c.target, tuple(argv), writable=[folder])
     variables = {**(target.get("env") or {}), "PYTHONDONTWRITEBYTECODE": "1"}  # what serves it; secrets are not lent
-    status = await ctx.run("tests", ctx.command(within, timeout_s=1800, cwd=str(folder), **variables))
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    spec = ctx.command(within, timeout_s=1800, cwd=folder, **variables)
+    status = await ctx.run("tests", await ctx.serving("tests", spec, folder))
+    if ctx.host.here:  # elsewhere it goes with the campaign's other folders
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     out, errors = [await ctx.output("tests", name, LOG_LIMIT_BYTES) for name in ("stdout.log", "stderr.log")]
     counted = await asyncio.to_thread(lambda: passed_in(b"\n".join((out, errors)).decode(errors="replace")))
     ended = status.exit_code if status.reason == "exited" else None

@@ -81,7 +81,7 @@ async def _made(ctx: Context) -> tuple[JSON, str]:
     draft = await _draft(wanted.get("draft"))
     if wanted.get("source") != "agent":
         return compose.from_draft(ctx.c, draft), "template"
-    folder = await checkout(ctx, ctx.c.target, ctx.c.workspaces[ctx.c.target]["commit"])
+    folder = Path(await checkout(ctx, ctx.c.target, ctx.c.workspaces[ctx.c.target]["commit"]))
     request = compose.request(ctx.c, draft, _problems_before(ctx))
     answer = await ask_agent(ctx, "implementer", request, folder, compose.schema())
     return compose.from_agent(ctx.c, draft, answer), f"agent:{ctx.spec['implementer']['driver']}"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
 
 import aiohttp
 
 from ledger.reader import Reader
+from sotad.activities import gpu_watch
 from sotad.activities.context import ActivityFailed, Context
-from sotad.activities.server import Server, ServerFailed, render_launch, require, target_help
-from sotad.activities.traffic import load_spec, shape_of
+from sotad.activities.engine_caches import discard
+from sotad.activities.server import Server, ServerFailed, render_launch, require, target_help, written
+from sotad.activities.traffic import CONFIG, Files, files_here, files_there, load_spec, shape_of
 from sotad.analysis.statement import root_cause_text, statement
 from sotad.capture.plan import ACTIVE, WARMUP, Call, CaptureSpec, Expected, Stage, stages_of
 from sotad.frameworks import FRAMEWORKS
 from sotad.frameworks.base import Call as DriverCall
 from sotad.frameworks.base import Framework, Profiler
 from sotad.frameworks.render import BadFlag
-from sotad.hosts.base import HostError
 from statemachine import evidence
 from statemachine.state import JSON
 
@@ -49,11 +51,8 @@ def _plain(trace: JSON) -> JSON:
 
 async def _noted(ctx: Context) -> list[JSON] | None:
     """The traces that an earlier entry kept, when it came that far."""
-    try:
-        found: list[JSON] = json.loads(await ctx.output(NOTE, "traces.json"))
-    except HostError:  # there is no such file
-        return None
-    return found
+    known = await ctx.find(NOTE, "traces.json")
+    return None if known is None else list(json.loads(known))
 
 
 async def _profile(ctx: Context) -> list[JSON]:
@@ -64,19 +63,49 @@ async def _profile(ctx: Context) -> list[JSON]:
         rejected = {"round": ctx.c.round, "side": ctx.params["side"], "reason": str(error)[:2000]}
         await ctx.once("profile.rejected", rejected, "rejected")
         raise ActivityFailed(f"profile of the {ctx.params['side']}: {error}") from None
-    traces = [await _keep(ctx, stage, file, number) for number, (stage, file) in enumerate(files)]
+    traces = [await _keep(ctx, trace, number) for number, trace in enumerate(files)]
+    await discard(ctx, ctx.params["framework"])
     await ctx.host.put(ctx.run_id(NOTE), "traces.json", json.dumps(traces).encode())
     return traces
 
 
-async def _keep(ctx: Context, stage: str, file: Path, number: int) -> JSON:
+async def _keep(ctx: Context, trace: Trace, number: int) -> JSON:
+    """Bring a trace over from the host, whole, as an artifact."""
+    stage, file = trace.stage, trace.file
     part = f"-{stage}-{number}" if stage else ""
-    name = f"profiles/{ctx.params['side']}{part}-r{ctx.c.round}{''.join(file.suffixes[-2:])}"
-    return {**await ctx.keep(file.read_bytes(), name), "stage": stage}
+    name = f"profiles/{ctx.params['side']}{part}-r{ctx.c.round}{''.join(PurePosixPath(file).suffixes[-2:])}"
+    data = await ctx.fetch(trace.run, file, (await _digests(ctx, trace))[file]["sha256"])
+    return {**await ctx.keep(data, name), "stage": stage}
 
 
-async def _files(ctx: Context) -> list[tuple[str, Path]]:
-    """Stage and path of every trace: one server for all stages, or one each where the engine needs that."""
+async def _digests(ctx: Context, trace: Trace) -> JSON:
+    """Digest and size of a trace, as its host has it."""
+    run = f"digest-{sha256(f'{trace.run}/{trace.file}'.encode()).hexdigest()[:12]}"
+    program = ctx.program("sotad.there.digests", trace.file, timeout_s=CAPTURE_S, cwd=ctx.path(trace.run))
+    require(await ctx.run(run, program), "the trace's digest", await ctx.tail(run))
+    found: JSON = json.loads(await ctx.output(run))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A trace file, as a path below the folder of the run that wrote it."""
+
+    stage: str
+    run: str
+    file: str
+
+
+def _below(ctx: Context, stage: str, run: str, path: str) -> Trace:
+    """Raises: ActivityFailed for a file that lies elsewhere."""
+    folder = ctx.path(run)
+    if not path.startswith(f"{folder}/"):
+        raise ActivityFailed(f"the server wrote its trace to {path}, not below {folder}")
+    return Trace(stage, run, path.removeprefix(f"{folder}/"))
+
+
+async def _files(ctx: Context) -> list[Trace]:
+    """Every trace: one server for all stages, or one each where the engine needs that."""
     driver = FRAMEWORKS[ctx.spec["frameworks"][ctx.params["framework"]]["kind"]]
     if driver.traces_whole_pass:
         return await _traced(ctx, [], "server")
@@ -104,16 +133,17 @@ def _shape(ctx: Context, name: str) -> JSON:
     return {**shape, **{key: round(length) for key, length in lengths.items()}}
 
 
-async def _traced(ctx: Context, stages: list[Stage], name: str) -> list[tuple[str, Path]]:
+async def _traced(ctx: Context, stages: list[Stage], name: str) -> list[Trace]:
     """What one server lifetime yields; without stages, the trace of one pass of the whole scenario."""
     p = ctx.params
     kind = ctx.spec["frameworks"][p["framework"]]["kind"]
-    driver, folder = FRAMEWORKS[kind], Path(ctx.host.path(ctx.run_id(name))) / "traces"
-    how = driver.profiler(str(folder), await target_help(ctx, p["framework"]), _steps(driver, stages), "sotad")
+    driver, folder = FRAMEWORKS[kind], ctx.path(name, "traces")
+    how = driver.profiler(folder, await target_help(ctx, p["framework"]), _steps(driver, stages), "sotad")
     if how is None:
         raise ActivityFailed(f"{kind} cannot be profiled: sotad knows no way to make it write a trace")
     command = await render_launch(ctx, p["framework"], p["commit"], {**p["flags"], **how.flags})
     command = replace(command, environment={**command.environment, **how.env})
+    await gpu_watch.until_idle(ctx, name)
     server = await Server.start(ctx, kind, command, name)
     await server.ready()
     files = await (_capture(ctx, server, how, folder, stages) if stages else _whole_pass(ctx, server, how))
@@ -128,25 +158,47 @@ def _steps(driver: Framework, stages: list[Stage]) -> int | None:
     return stages[0].active if driver.counts_own_steps and stages else None
 
 
-async def _capture(
-    ctx: Context, server: Server, how: Profiler, folder: Path, stages: list[Stage]
-) -> list[tuple[str, Path]]:
+async def _capture(ctx: Context, server: Server, how: Profiler, folder: str, stages: list[Stage]) -> list[Trace]:
     """Each stage apart, by a process of its own, which outlives a daemon."""
     run = "capture-" + "-".join(stage.stage for stage in stages)
-    spec = _capture_spec(ctx, server, how, folder, stages)
-    out = ctx.path(run, "out.json")
-    argv = ("-m", "sotad.capture", "spec.json.in", str(out))
-    command = ctx.python(*argv, timeout_s=CAPTURE_S, cwd=ctx.host.path(ctx.run_id(run)))
+    spec = _capture_spec(ctx, server, how, folder, stages, await files_there(ctx))
+    argv = ("-m", "sotad.capture", "spec.json.in", "out.json")
+    command = ctx.python(*argv, timeout_s=CAPTURE_S, cwd=ctx.path(run))
     await ctx.start(run, command, {"spec.json.in": spec.model_dump_json().encode()})
     require(await server.while_running(run), "capture", await ctx.tail(run))
-    done: list[JSON] = json.loads(out.read_bytes())["stages"]
-    if problems := [f"{stage['stage']}: {problem}" for stage in done for problem in stage["problems"]]:
-        raise ActivityFailed("the trace does not show what was asked for: " + "; ".join(problems))
-    return [(stage["stage"], Path(file)) for stage in done for file in stage["files"]]
+    done: list[JSON] = json.loads(await written(ctx, run))["stages"]
+    traces = [_below(ctx, stage["stage"], server.name, file) for stage in done for file in stage["files"]]
+    if wrong := [f"{each['stage']}: {problem}" for each in done for problem in each.get("problems", ())]:
+        raise ActivityFailed("the trace does not show what was asked for: " + "; ".join(wrong))
+    if any("problems" not in each for each in done):
+        await _judge_here(ctx, traces, spec)
+    return traces
 
 
-def _capture_spec(ctx: Context, server: Server, how: Profiler, folder: Path, stages: list[Stage]) -> CaptureSpec:
-    workload = load_spec(ctx.spec, server.url, server.model, ctx.params["scenario"], PROFILE_SEED + ctx.attempt)
+async def _judge_here(ctx: Context, traces: list[Trace], spec: CaptureSpec) -> None:
+    """The host lacks what reads traces: they are judged on the daemon's machine, by a process of its own.
+
+    Raises:
+        ActivityFailed: a trace does not show what was asked for.
+    """
+    home = ctx.at_home()
+    for stage in spec.stages:
+        own = [trace for trace in traces if trace.stage == stage.stage]
+        files = {PurePosixPath(trace.file).name: await ctx.fetch(trace.run, trace.file) for trace in own}
+        asked = {"stage": stage.model_dump(), "expected": spec.expected.model_dump(), "files": list(files)}
+        run = f"judge-{stage.stage}"
+        command = home.python("-m", "sotad.capture.check", "asked.json", timeout_s=CAPTURE_S, cwd=home.path(run))
+        status = await home.run(run, command, {**files, "asked.json": json.dumps(asked).encode()})
+        require(status, "judging the trace", await home.tail(run))
+        if wrong := json.loads(await home.output(run)):
+            raise ActivityFailed(f"the trace does not show what was asked for: {stage.stage}: {'; '.join(wrong)}")
+
+
+def _capture_spec(
+    ctx: Context, server: Server, how: Profiler, folder: str, stages: list[Stage], files: Files
+) -> CaptureSpec:
+    seed = PROFILE_SEED + ctx.attempt
+    workload = load_spec(ctx.spec, server.url, server.model, ctx.params["scenario"], seed, files=files)
     scenario = workload["scenario"]
     graphs = FRAMEWORKS[server.kind].replays_graphs(server.command.rendered.passed)
     tokens = {key: scenario[key] for key in ("first_token", "last_token", "tokenizer") if key in scenario}
@@ -155,7 +207,7 @@ def _capture_spec(ctx: Context, server: Server, how: Profiler, folder: Path, sta
         model=server.model,
         endpoint=workload["endpoint"],
         extra_body=workload["extra_body"],
-        folder=str(folder),
+        folder=folder,
         start=_call(how.start),
         stop=_call(how.stop),
         files=how.files,
@@ -174,7 +226,7 @@ def _call(call: DriverCall | None) -> Call | None:
     return Call(path=call.path, body=None if call.body is None else dict(call.body), may_fail=call.may_fail)
 
 
-async def _whole_pass(ctx: Context, server: Server, how: Profiler) -> list[tuple[str, Path]]:
+async def _whole_pass(ctx: Context, server: Server, how: Profiler) -> list[Trace]:
     """Warm up, then one traced pass of the scenario; unique prompts, so that no cache hides the prefill.
 
     Load generator and capture outlive a daemon: a pass that an earlier entry began is waited for, not repeated.
@@ -185,15 +237,15 @@ async def _whole_pass(ctx: Context, server: Server, how: Profiler) -> list[tuple
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
             if not begun:
                 await _pass(ctx, server, "warmup", PROFILE_SEED + ctx.attempt * 1000)
-                await _post(session, server.url, how.start)
+                await _post(session, await server.reach(), how.start)
             await _pass(ctx, server, "traced", PROFILE_SEED + ctx.attempt * 1000 + 1)
-            answer = await _post(session, server.url, how.stop)
+            answer = await _post(session, await server.reach(), how.stop)
     except (aiohttp.ClientError, TimeoutError) as error:
+        await server.check()  # raises HostUnreachable where it was not the server that did not answer
         raise ActivityFailed(f"the profiler could not be driven: {error!r}") from error
-    files = [Path(name) for name in answer.get("files", [])]
-    if not files or not files[0].is_file():
+    if not answer.get("files"):
         raise ActivityFailed(f"the server wrote no trace: {answer}")
-    return [("", files[0])]
+    return [_below(ctx, "", server.name, answer["files"][0])]
 
 
 async def _post(session: aiohttp.ClientSession, url: str, call: DriverCall) -> JSON:
@@ -205,10 +257,10 @@ async def _post(session: aiohttp.ClientSession, url: str, call: DriverCall) -> J
 
 
 async def _pass(ctx: Context, server: Server, name: str, seed: int) -> None:
-    workload = load_spec(ctx.spec, server.url, server.model, ctx.params["scenario"], seed)
-    out = ctx.path(name, "out.json")
-    argv = ("-m", "sotad.loadgen", "spec.json.in", str(out))
-    spec = ctx.python(*argv, timeout_s=300, cwd=ctx.host.path(ctx.run_id(name)))
+    files = await files_there(ctx)
+    workload = load_spec(ctx.spec, server.url, server.model, ctx.params["scenario"], seed, files=files)
+    argv = ("-m", "sotad.loadgen", "spec.json.in", "out.json")
+    spec = ctx.python(*argv, timeout_s=300, cwd=ctx.path(name))
     await ctx.start(name, spec, {"spec.json.in": json.dumps(workload).encode()})
     require(await server.while_running(name), "load generator", await ctx.tail(name))
 
@@ -218,8 +270,7 @@ async def explain(ctx: Context) -> str:
     c = ctx.c
     inputs = await asyncio.to_thread(_inputs, ctx)
     argv = ("-m", "sotad.analysis.explain", "asked.json", "found.json")
-    folder = ctx.host.path(ctx.run_id("tables"))
-    status = await ctx.run("tables", ctx.python(*argv, timeout_s=900, cwd=folder), inputs)
+    status = await ctx.run("tables", ctx.python(*argv, timeout_s=900, cwd=ctx.path("tables")), inputs)
     require(status, "trace analysis", await ctx.tail("tables"))
     found: JSON = json.loads(await ctx.output("tables", "found.json", 1 << 28))
     about = {"round": c.round, "commit": c.champion}
@@ -240,7 +291,7 @@ def _inputs(ctx: Context) -> dict[str, bytes]:
     inputs: dict[str, bytes] = {}
     asked: JSON = {"gpu": ctx.spec["hardware"]["gpu_type"] or None, "tp": len(ctx.c.lease.get("gpu_ids", [])) or 1}
     stages: set[str] = set()
-    for side in ("target", "leader"):
+    for side, framework in (("target", ctx.c.target), ("leader", ctx.c.gaps[-1]["leader"])):
         profile = ctx.c.profiles[side]
         files: dict[str, list[str]] = {}
         for number, trace in enumerate(profile.get("traces") or [profile["trace"]]):
@@ -250,13 +301,30 @@ def _inputs(ctx: Context) -> dict[str, bytes]:
             files.setdefault(stage, []).append(name)
         stages |= files.keys()
         asked[side] = {"files": files}
+        if log := _log(ctx, framework):
+            inputs[f"{side}.log"], asked[side]["log"] = log, f"{side}.log"
     if "" not in stages:  # stages were captured apart: weigh them by what a request needs
         shape = _shape(ctx, evidence.slow_scenario(ctx.c))
         asked["request"] = {"prefill": shape["input_len"], "decode": shape["output_len"]}
         asked["context"] = shape["input_len"] + CONTEXT
-    config = Path(ctx.spec["model"]["id"]) / "config.json"
-    asked["config"] = str(config) if config.is_absolute() and config.is_file() else None
+    asked["config"] = files_here(ctx.c, ctx.artifacts).get(CONFIG)
+    asked["lengths"] = ",".join(_lengths(ctx.spec["workload"])) or str(ctx.spec["model"]["max_context"])
     return {**inputs, "asked.json": json.dumps(asked).encode()}
+
+
+def _lengths(workload: JSON) -> list[str]:
+    shapes = [(each["input_len"], each["output_len"]) for each in workload["scenarios"]]
+    return [f"{given}+{generated}" for given, generated in shapes if given and generated]
+
+
+def _log(ctx: Context, framework: str) -> bytes | None:
+    """What the framework's last server printed that was measured to its end; none of one that tells no memory."""
+    ended = [each for each in ctx.c.launches.values() if (each.framework, each.status) == (framework, "stopped")]
+    if not ended or ctx.spec["frameworks"][framework]["kind"] == "reference":
+        return None
+    last = max(ended, key=lambda each: each.seq)
+    event = ctx.journal.find(f"{ctx.campaign}/{last.launch}/{last.attempt}/ended")
+    return ctx.artifacts.read(event.payload["log"]["sha256"]) if event else None
 
 
 def layer_report(found: JSON) -> JSON:

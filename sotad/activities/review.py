@@ -60,7 +60,7 @@ async def review(ctx: Context) -> str:
     inputs = await ctx.keep_json(request, f"review/r{ctx.c.round}-{kind}-request.json")
     asked = {"round": ctx.c.round, "attempt_id": ctx.c.current_attempt, "inputs": inputs, "kind": kind}
     await ctx.once("review.requested", asked)
-    folder = await checkout(ctx, ctx.c.target, ctx.c.attempt.commit or ctx.c.champion)
+    folder = Path(await checkout(ctx, ctx.c.target, ctx.c.attempt.commit or ctx.c.champion))
     try:
         answer = await ask_agent(ctx, _role(ctx), request, folder, Verdict.model_json_schema())
         verdict = Verdict.model_validate(answer)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import aiohttp
 
+from sotad.activities import gpu_watch
 from sotad.activities.context import ActivityFailed, Context, RunLost
+from sotad.activities.engine_caches import EngineCaches, engine_caches
 from sotad.activities.guard import guarded
 from sotad.activities.worktrees import checkout
 from sotad.frameworks import FRAMEWORKS
-from sotad.frameworks.base import PORT
+from sotad.frameworks.base import HOST, PORT
 from sotad.frameworks.help import Help, parse_help
 from sotad.frameworks.render import Rendered, Value
-from sotad.hosts.base import HostError, RunStatus
-from sotad.hosts.local import free_port
+from sotad.hosts.base import RunStatus
 from statemachine import evidence
 from statemachine.state import JSON
 
 POLL_S = 0.05
+STATUS_S = 0.5  # between two looks at the process of a starting server
 OUTPUTS = ("traces",)  # what of its run a server writes; how the run ended is not its to say
+NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError)
 PORT_TAKEN = "address already in use"  # EADDRINUSE in the words of strerror(3)
 
 
@@ -37,12 +40,13 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A rendered launch: argv with ``{port}`` and what became of the flags, the folder to run in, the variables."""
+    """A rendered launch: argv with ``{port}`` and what became of the flags, the folder on the host, the variables."""
 
     framework: str
     rendered: Rendered
-    cwd: Path
+    cwd: str
     environment: JSON
+    caches: EngineCaches = field(default_factory=EngineCaches)
 
     @property
     def argv(self) -> list[str]:
@@ -61,7 +65,8 @@ async def render_launch(ctx: Context, framework: str, commit: str, flags: dict[s
     command = driver.command(spec.get("command"), spec["python"])
     rendered = driver.launch(command, ctx.spec["model"], {**spec["options"], **flags}, help)
     folder = await checkout(ctx, framework, commit)
-    return Command(framework, rendered, folder, environment(spec))
+    caches = engine_caches(ctx, framework, commit)
+    return Command(framework, rendered, folder, {**caches.environment, **environment(spec)}, caches)
 
 
 def environment(framework: JSON) -> JSON:
@@ -91,7 +96,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        """The server's address for what runs beside it, on its host."""
+        return f"http://{HOST}:{self.port}"
+
+    async def reach(self) -> str:
+        """Its address for the daemon."""
+        return await self.ctx.host.forward(self.port)
 
     @property
     def model(self) -> str:
@@ -103,12 +113,13 @@ class Server:
         """Start it, or find the one that an earlier entry started."""
         port = await _port(ctx, name)
         argv = tuple(part.replace(PORT, str(port)) for part in command.argv)
-        within = guarded(
-            ctx, command.framework, argv, readable=[command.cwd], writable=[ctx.path(name, part) for part in OUTPUTS]
-        )
+        own = [command.caches.folder] if command.caches.folder else []
+        writable = [*(ctx.path(name, part) for part in OUTPUTS), *own]
+        within = guarded(ctx, command.framework, argv, readable=[command.cwd], writable=writable)
         lifetime = ctx.spec["budget"]["job_s"]
-        spec = ctx.command(within, timeout_s=lifetime, cwd=str(command.cwd), **command.environment)
-        await ctx.start(name, spec)
+        spec = ctx.command(within, timeout_s=lifetime, cwd=command.cwd, **command.environment)
+        spec = replace(spec, grace_s=ctx.spec["budget"].get("grace_s", spec.grace_s))
+        await ctx.start(name, await ctx.serving(name, spec, command.cwd, *own))
         return cls(ctx, kind, command, port, name)
 
     async def ready(self) -> float:
@@ -119,18 +130,26 @@ class Server:
             RunLost: it vanished.
         """
         limit = self.ctx.spec["budget"]["ready_s"]
-        run = self.ctx.run_id(self.name)
+        began_ns, looked = await self._began_ns(), 0.0
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while True:
-                status = await self.ctx.host.status(run)
-                await self.check(status)
-                now = self.ctx.journal.clock()
-                elapsed = (now - (status.started_ns or now)) / 1e9
-                if await _healthy(session, self.url + FRAMEWORKS[self.kind].ready_path):
+                if time.monotonic() - looked > STATUS_S:
+                    await self.check()
+                    looked = time.monotonic()
+                elapsed = (self.ctx.journal.clock() - began_ns) / 1e9
+                if await _healthy(session, await self.reach() + FRAMEWORKS[self.kind].ready_path):
+                    await self.check()  # it was this server that answered
                     return elapsed
                 if elapsed > limit:
                     raise ServerFailed("timeout", f"not ready after {limit:g} s: {await self.ctx.tail(self.name)}")
                 await asyncio.sleep(POLL_S)
+
+    async def _began_ns(self) -> int:
+        """When it was started, by the daemon's clock."""
+        started_ns = (await self.ctx.host.status(self.ctx.run_id(self.name))).started_ns
+        if started_ns is None:
+            return self.ctx.journal.clock()
+        return started_ns - (await self.ctx.host.offset_ns())[0]
 
     async def metrics(self) -> str:
         """What it tells of itself in the Prometheus format; empty when it does not."""
@@ -146,13 +165,17 @@ class Server:
         return {}
 
     async def _get(self, path: str) -> str:
-        """The text of an answer with status 200; empty otherwise."""
-        timeout = aiohttp.ClientTimeout(total=10)
-        try:
-            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(self.url + path) as response:
-                return await response.text() if response.status == 200 else ""
-        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError):
-            return ""
+        """The text of an answer with status 200; empty otherwise.
+
+        Raises:
+            HostUnreachable: it was not the server that did not answer.
+        """
+        with suppress(*NO_ANSWER):
+            return await _text(await self.reach() + path)
+        await self.ctx.host.status(self.ctx.run_id(self.name))  # connects anew where the way to it was lost
+        with suppress(*NO_ANSWER):
+            return await _text(await self.reach() + path)
+        return ""
 
     async def was_stopped(self) -> bool:
         """Whether we ended it, and it did not end by itself."""
@@ -167,6 +190,8 @@ class Server:
         if status.phase == "exited":
             if status.reason == "stopped":
                 raise RunLost(f"{run} was stopped before everything was measured")
+            if status.reason == "timeout":
+                raise RunLost(f"{run} came to the end of its time, budget.job_s, before everything was measured")
             log = (await self.log()).decode(errors="replace")
             if PORT_TAKEN in log.lower():
                 raise RunLost(f"port {self.port} was taken by another program before {run} could listen")
@@ -209,6 +234,7 @@ async def serve_target(ctx: Context, commit: str, name: str) -> Server:
     target = ctx.spec["frameworks"][ctx.c.target]
     candidate = evidence.target_candidate(ctx.c, ctx.c.scenarios[0])
     flags = next(entry["flags"] for entry in target["candidates"] if entry["id"] == candidate)
+    await gpu_watch.until_idle(ctx, name)
     server = await Server.start(ctx, target["kind"], await render_launch(ctx, ctx.c.target, commit, flags), name)
     await server.ready()
     await server.metrics()  # as before a measurement: nothing may tell the server which of the two follows
@@ -217,20 +243,32 @@ async def serve_target(ctx: Context, commit: str, name: str) -> Server:
 
 async def _port(ctx: Context, name: str) -> int:
     """The port of this attempt: chosen once, and found again by a later entry."""
-    try:
-        return int(await ctx.output(name, "port", 16))
-    except HostError:  # there is no such file yet
-        port = free_port()
-        await ctx.host.put(ctx.run_id(name), "port", str(port).encode())
-        return port
+    known = await ctx.find(name, "port", 16)
+    if known is not None:
+        return int(known)
+    port = await ctx.host.free_port()
+    await ctx.host.put(ctx.run_id(name), "port", str(port).encode())
+    return port
+
+
+async def _text(url: str) -> str:
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+        return await response.text() if response.status == 200 else ""
 
 
 async def _healthy(session: aiohttp.ClientSession, url: str) -> bool:
     try:
         async with session.get(url) as response:
             return response.status == 200
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except NO_ANSWER:
         return False
+
+
+async def written(ctx: Context, name: str) -> bytes:
+    """What a program of ours wrote that is told what to do and prints the digest of its output."""
+    digest = (await ctx.output(name)).decode(errors="replace").strip()
+    return await ctx.fetch(name, "out.json", digest)
 
 
 def require(status: RunStatus, what: str, reason: str) -> None:

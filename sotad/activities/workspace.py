@@ -92,7 +92,7 @@ async def attempt_workspace(ctx: Context, attempt_id: str, base: str) -> Workspa
     name = attempt_id if ctx.attempt == 1 else f"{attempt_id}-try{ctx.attempt}"
     repo = Path(ctx.spec["frameworks"][ctx.c.target]["checkout"])
     space = Workspace(workspaces(ctx) / name / "tree", f"{ctx.c.branch}-{name}", repo, base)
-    if not ctx.begun:
+    if not await ctx.begun():
         if await git.tip(repo, f"refs/heads/{space.branch}") not in ("", base):
             raise ActivityFailed(f"branch {space.branch} in {repo} is of another campaign: rename or delete it")
         await to_the_end(_make(space))

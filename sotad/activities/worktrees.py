@@ -1,7 +1,8 @@
-"""Worktrees of the campaign's repositories: what runs is what a commit holds.
+"""Worktrees of the campaign's repositories on its host: what runs is what a commit holds.
 
-They lie in the state directory and are ours: one that an interrupted git left half-made, or that somebody
-changed, is made anew before anything runs in it. Checkouts of the user are never touched.
+They are ours: one that an interrupted git left half-made, or that somebody changed, is made anew before anything runs
+in it. Checkouts of the user are never touched. Another host gets the files of the commit instead of a worktree of git;
+see :mod:`sotad.activities.trees`.
 """
 
 from __future__ import annotations
@@ -12,32 +13,50 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sotad import git
+from sotad.activities import trees
 from sotad.activities.context import Context
 from sotad.daemon.journal import to_the_end
 
 
-async def checkout(ctx: Context, framework: str, commit: str) -> Path:
-    """A worktree of the framework's repository that holds a commit and nothing else.
+async def checkout(ctx: Context, framework: str, commit: str) -> str:
+    """A folder on the host that holds a commit of the framework's repository and nothing else.
 
     An attempt that has started a process keeps the folder as it is: something may be running in it. A framework
     without a checkout is an installed package, and runs in an empty folder.
     """
-    if ctx.spec["frameworks"][framework].get("checkout") is None:
+    repo = ctx.spec["frameworks"][framework].get("checkout")
+    if not ctx.host.here:
+        return await trees.lay_out(ctx, Path(repo) if repo else None, framework, commit)
+    if repo is None:
         folder = _folder(ctx, framework)
         folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return str(folder)
     folder = _folder(ctx, f"{framework}-{commit[:12]}")
-    if not (ctx.begun and folder.exists()) and not await _holds(folder, commit):
-        await _make(_repo(ctx, framework), folder, "--detach", str(folder), commit)
-    return folder
-
-
-def _repo(ctx: Context, framework: str) -> Path:
-    return Path(ctx.spec["frameworks"][framework]["checkout"])
+    if not (folder.exists() and await ctx.begun()) and not await _holds(folder, commit):
+        await _make(Path(repo), folder, "--detach", str(folder), commit)
+    return str(folder)
 
 
 def _folder(ctx: Context, name: str) -> Path:
     return ctx.state_dir / "worktrees" / ctx.campaign / name
+
+
+async def remove(ctx: Context) -> None:
+    """No worktree of the campaign is left, on its host and here. They hold no work of their own: every attempt is a
+    commit on a branch of the checkout.
+    """
+    if not ctx.host.here:
+        await trees.remove(ctx)
+    folder = (ctx.state_dir / "worktrees" / ctx.campaign).resolve()  # as git names it
+    for framework in ctx.spec["frameworks"].values():
+        repo = Path(framework.get("checkout") or "/")
+        if not (repo / ".git").exists():
+            continue
+        listed = await git.git(repo, "worktree", "list", "--porcelain", check=False)
+        for line in listed.splitlines():
+            place = Path(line.removeprefix("worktree "))
+            if line.startswith("worktree ") and place.is_relative_to(folder):
+                await git.git(repo, "worktree", "remove", "--force", str(place), check=False)
 
 
 async def _holds(folder: Path, commit: str) -> bool:

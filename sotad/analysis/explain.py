@@ -2,9 +2,9 @@
 
 ``python -m sotad.analysis.explain ASKED.json OUT.json`` runs in a process of its own, because traces are large. ASKED
 has for ``target`` and ``leader`` the ``files`` of each by the stage that they were captured for ("": all stages), and
-where they are known ``request`` (tokens of one request by stage: prompt tokens in prefill, output tokens in decode),
-``config`` (path of the model's config.json), ``gpu``, ``tp`` and ``context`` (tokens that a decode step of the capture
-looks back on).
+where they are known a ``log`` of its server; ``request`` (tokens of one request by stage: prompt tokens in prefill,
+output tokens in decode), ``lengths`` (of requests, as ``analyze capacity`` takes them), ``config`` (path of the model's
+config.json), ``gpu``, ``tp`` and ``context`` (tokens that a decode step of the capture looks back on).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def explained(asked: JSON) -> JSON:
         "tables": {side: {stage: each.tables for stage, each in found.items()} for side, found in captures.items()},
         "layers": _layers(asked, notes) if with_kernels else None,
         "limit": _limit(asked, found["stage"], notes) if with_kernels else None,
+        "capacity": _capacity(asked, notes),
         "notes": notes,
     }
 
@@ -77,6 +78,23 @@ def _layers(asked: JSON, notes: list[str]) -> JSON:
             }
         except (TraceError, NoKernels, BadConfig, Missing) as error:
             notes.append(f"no layers of the {side}: {error}")
+    return found
+
+
+def _capacity(asked: JSON, notes: list[str]) -> JSON:
+    """Where the memory of each side's server went, as its log says; a log that does not say is a note."""
+    from sotad.capacity.concurrency import parse_lengths
+    from sotad.capacity.errors import CapacityError
+    from sotad.capacity.report import Asked, analyse
+
+    found: JSON = {}
+    for side in ("target", "leader"):
+        if log := asked[side].get("log"):
+            config = Path(asked["config"]) if asked.get("config") else None
+            try:
+                found[side] = analyse(Path(log), Asked(parse_lengths(asked["lengths"]), config))
+            except CapacityError as error:
+                notes.append(f"no capacity of the {side}: {error}")
     return found
 
 

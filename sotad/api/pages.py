@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from sotad.api.forecast import gpu_hours, left
 from sotad.api.summary import said_with, spending
 from statemachine.table import PHASES
 
@@ -56,6 +57,10 @@ class _Status(Collector):
             waits.add_metric([campaign["campaign"]], len(campaign["waits"]))
             issues.add_metric([campaign["campaign"]], campaign["open_issues"])
         yield from (waits, issues)
+        gpu = CounterMetricFamily("sotad_gpu_seconds", "GPU seconds for which GPUs were held.", labels=["campaign"])
+        for campaign in campaigns:
+            gpu.add_metric([campaign["campaign"]], 3600 * campaign["expected"]["gpu_hours"]["spent"])
+        yield gpu
         appended = CounterMetricFamily("sotad_events", "Events appended, by campaign.", labels=["campaign"])
         for campaign in campaigns:
             appended.add_metric([campaign["campaign"]], campaign["events"])
@@ -71,7 +76,7 @@ def dashboard(status: dict[str, Any]) -> str:
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("sotad.api", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"utc": _utc, "spending": spending}
+    environment.filters |= {"utc": _utc, "spending": spending, "left": left, "gpu_hours": gpu_hours}
     environment.globals["said_with"] = said_with
     return environment.get_template("dashboard.html")
 

@@ -132,6 +132,14 @@ def _skipped(p: JSON, c: Campaign) -> Words:
     return [p["reason"], *seen], ["one of these becoming a healthy server"]
 
 
+@_on("candidate.curtailed")
+def _curtailed(p: JSON, c: Campaign) -> Words:
+    beside = ", ".join(f"{name} {number(p[name])}" for name in ("observed", "wanted", "behind_pct", "se_pct"))
+    share = f"the chance that this is wrong is {number(p['chance'])}, its share of search.early_stop.wrong_stop "
+    seen = [f"{p['candidate']} on {p['scenario']}: {p['reason']}", beside, f"{share}is {number(p['bound'])}"]
+    return seen, [f"a chance of {number(p['bound'])} or more: noisier runs, or runs closer to {p['against']}"]
+
+
 @_on("benchmark.disturbed")
 def _disturbed(p: JSON, c: Campaign) -> Words:
     which = f"launch {p['launch']}, scenario {p['scenario']}, run {p['run']}: thrown out, and measured again"

@@ -10,18 +10,21 @@ if TYPE_CHECKING:
 
 def summary(c: Campaign) -> dict[str, Any]:
     """Where a campaign stands, as plain JSON values."""
+    from sotad.search.expected import expected
+
     attempts = list(c.attempts.values())
     return {
         "campaign": c.id,
         "phase": c.phase,
         "round": c.round,
         "verdict": c.stop.get("condition") if c.phase == "closed" else None,
-        "reason": c.blocked.get("reason") or c.stop.get("reason", ""),
+        "reason": c.blocked.get("reason") or c.stop.get("reason", "") or _waiting(c),
         "next": c.blocked.get("next", ""),
         "waits": {subject: wait["text"] for subject, wait in c.waits.items()},
         "plan": c.plan.get("version"),
         "open_issues": sum(issue["status"] == "open" for issue in c.issues.values()),
         "spent": dict(c.spent),
+        "expected": expected(c),
         "gap": _gap(c),
         "doing": sorted(job.activity for job in c.jobs.values() if job.status == "running"),
         "attempts": len(attempts),
@@ -32,6 +35,11 @@ def summary(c: Campaign) -> dict[str, Any]:
         "seq": c.seq,
         "events": c.campaign_seq,
     }
+
+
+def _waiting(c: Campaign) -> str:
+    """For whom it waits until it can go on; empty when it does not."""
+    return f"waits: {c.waiting['holder']}" if c.waiting else ""
 
 
 def said_with(campaign: str, subject: str) -> str:

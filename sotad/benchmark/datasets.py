@@ -44,7 +44,7 @@ def chosen(scenario: Scenario, stream: str = "measured") -> list[Request]:
     if scenario.kind == "trace":
         rows.sort(key=lambda row: row.at_s or 0.0)
     else:
-        rows = [rows[index] for index in order(f"rows/{scenario.seed}", len(rows))]
+        rows = [rows[index] for index in order(f"rows/{scenario.name}/{scenario.seed}", len(rows))]
     if stream == "measured":
         return rows[: scenario.num_prompts]
     last = len(rows) - 1

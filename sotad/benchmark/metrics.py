@@ -17,7 +17,7 @@ STATUSES = ("ok", "failed", "oom", "timeout", "skipped")
 IDENTITY = ("framework", "framework_version", "framework_commit", "candidate_id", "model")
 EXTRAS = (
     *("precision", "quantization", "conditions"),
-    *("hardware", "spec_decode", "phase_metrics", "cache", "memory", "normalization"),
+    *("hardware", "spec_decode", "phase_metrics", "cache", "memory", "normalization", "engine_caches"),
     *("server_command", "benchmark_command", "validated_cli_flags", "artifacts"),
 )
 

@@ -93,15 +93,16 @@ def _in_one_burst(answer: Report) -> bool:
 def judge(found: Counts, calibration: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """`{"passed", "detail", "differing_p", "shorter_p", "failed_p", ...}` of a candidate's counts.
 
-    `calibration`: how many of how many texts differ where only batching differs; the kindest of them counts.
-    Without any, differing texts prove nothing and are only told.
+    `calibration`: how many of how many texts differ where only batching differs; the kindest of them counts, of those
+    without a difference the largest. Without any, differing texts prove nothing and are only told.
 
     Raises:
         ValueError: no pair of answers can be compared.
     """
     if not found.compared:
         raise ValueError(f"no timed answers to the same requests: {found.unpaired} measurements had to be repeated")
-    differing = max((_chance((found.differing, found.compared), each) for each in calibration), default=1.0)
+    excuses = _excuses(calibration)
+    differing = max((_chance((found.differing, found.compared), each) for each in excuses), default=1.0)
     shorter = tail(found.shorter, found.shorter + found.longer)
     if found.shorter - found.longer <= MATERIAL * found.compared:
         shorter = 1.0
@@ -111,6 +112,12 @@ def judge(found: Counts, calibration: Sequence[tuple[int, int]]) -> dict[str, An
     chances = {"differing_p": differing, "shorter_p": shorter, "failed_p": failed}
     kept = {**chances, "calibration": [list(each) for each in calibration], "counts": asdict(found)}
     return {"passed": not refused, "detail": "; ".join([*refused, *told]), **kept}
+
+
+def _excuses(calibration: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """A dozen texts of which none differs excuse nothing: that they are few is no sign that batching does anything."""
+    clean = [each for each in calibration if not each[0]]
+    return [each for each in calibration if each[0]] + sorted(clean, key=lambda each: each[1])[-1:]
 
 
 def _chance(observed: tuple[int, int], usual: tuple[int, int]) -> float:

@@ -106,9 +106,12 @@ def prompts(scenario: Scenario, stream: str = "measured") -> list[list[int]]:
 
 
 def token_ids(scenario: Scenario, label: str, count: int) -> list[int]:
-    """`count` tokens that the scenario's seed and the label determine."""
-    size = scenario.last_token - scenario.first_token
-    return [scenario.first_token + number % size for number in numbers(f"tokens/{scenario.seed}/{label}", count)]
+    """`count` tokens that the scenario's name and seed and the label determine.
+
+    Another name gives other tokens: what one scenario leaves in a server's prefix cache must be no use to the next.
+    """
+    size, source = scenario.last_token - scenario.first_token, f"tokens/{scenario.name}/{scenario.seed}/{label}"
+    return [scenario.first_token + number % size for number in numbers(source, count)]
 
 
 def digest(scenario: Scenario) -> str:

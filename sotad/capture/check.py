@@ -1,8 +1,13 @@
-"""Whether a trace shows what was asked for, or a server that silently did something else. Pure but for reading it."""
+"""Whether a trace shows what was asked for, or a server that silently did something else. Pure but for reading it.
+
+``python -m sotad.capture.check ASKED.json``, with ``{"stage", "expected", "files"}``, prints a JSON list of problems.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,3 +51,18 @@ def _problems(trace: Trace, stages: Stages, stage: Stage, expected: Expected) ->
 
 def _replays(trace: Trace) -> bool:
     return any(GRAPH_LAUNCH.search(trace.names[name]) for name in set(trace.launches.name.tolist()))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Judge the files of one stage."""
+    if len(argv) != 1:
+        print("usage: python -m sotad.capture.check ASKED.json", file=sys.stderr)
+        return 2
+    asked = json.loads(Path(argv[0]).read_bytes())
+    stage, expected = Stage.model_validate(asked["stage"]), Expected.model_validate(asked["expected"])
+    print(json.dumps(problems([Path(name) for name in asked["files"]], stage, expected)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

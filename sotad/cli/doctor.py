@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sotad.cli.doctor_hosts import examined, place
 from sotad.cli.options import places, subcommand
 from sotad.cli.output import emit_json, table
 from sotad.errors import SotadError, of
 from sotad.paths import StateDir
 
 if TYPE_CHECKING:
+    from sotad.config.hosts import HostConfig
     from sotad.config.sections import Agent
 
 FREE_BYTES = 1 << 30
@@ -37,17 +39,20 @@ Check = Callable[[StateDir], Finding]
 
 def add(commands: Any) -> None:
     """Add the group to the parser."""
-    what = "check this machine and its state directory; status 1 when something must be mended"
+    what = "check this machine, its state directory and the daemon's hosts; status 1 when something must be mended"
     examples = "  sotactl doctor\n  sotactl doctor campaign.yaml --json | jq '.checks[] | select(.state != \"ok\")'"
     parser = subcommand(commands, "doctor", what, examples)
     asked = "campaign files whose agents are looked at, too; without one, claude and codex as the PATH has them"
     parser.add_argument("configs", metavar="CONFIG", nargs="*", type=Path, help=asked)
+    there = "a machine that is reached over ssh, and the folder there that is to be the daemon's; may be repeated"
+    parser.add_argument("--ssh", metavar="HOST:/ROOT", action="append", type=place, default=[], help=there)
     parser.set_defaults(run=_doctor)
 
 
 def _doctor(args: argparse.Namespace) -> int:
     here = places(args)
-    checks = CHECKS | _agents(args.configs)
+    asked = {f"host {address}": partial(_over_ssh, address, root) for address, root in args.ssh}
+    checks = CHECKS | _agents(args.configs) | _hosts(here) | asked
     found = [(name, _guarded(check, here)) for name, check in checks.items()]
     if args.json:
         emit_json({"checks": [{"check": name, **finding._asdict()} for name, finding in found]})
@@ -188,7 +193,7 @@ def _git(here: StateDir) -> Finding:
 
 def _sandbox(here: StateDir) -> Finding:
     """Whether agents can be kept to their own folders."""
-    from sotad.agents import sandbox
+    from sotad import sandbox
 
     why = sandbox.available()
     if why:
@@ -203,6 +208,37 @@ def _torch(here: StateDir) -> Finding:
     if find_spec("torch") is None:
         return Finding("warn", "not installed", "only the demo needs it: pip install 'sotad[demo]'")
     return Finding("ok", "installed, for the reference engine")
+
+
+def _configuration(here: StateDir) -> Finding:
+    """The daemon's file, as the next start will read it."""
+    from sotad.config import load_daemon
+
+    if not here.config.exists():
+        return Finding("ok", f"no {here.config}: everything is at its default")
+    hosts = ", ".join(load_daemon(here.config).hosts) or "none but local"
+    return Finding("ok", f"{here.config}; hosts: {hosts}")
+
+
+def _hosts(here: StateDir) -> dict[str, Check]:
+    """A check for each host of the daemon's file; that the file is wrong is another check's to say."""
+    from sotad.config import load_daemon
+
+    try:
+        defined = load_daemon(here.config).hosts
+    except SotadError:
+        return {}
+    return {f"host {name}": partial(_host, name, config) for name, config in defined.items()}
+
+
+def _over_ssh(address: str, root: str, here: StateDir) -> Finding:
+    from sotad.config.hosts import HostConfig
+
+    return _host(address, HostConfig(kind="ssh", address=address, root=root), here)
+
+
+def _host(name: str, defined: HostConfig, here: StateDir) -> Finding:
+    return Finding(*examined(name, defined))
 
 
 def _agents(configs: Sequence[Path]) -> dict[str, Check]:
@@ -228,7 +264,7 @@ def _agent(path: Path, role: str, here: StateDir) -> Finding:
     """An agent that a campaign file names: its tool, its sandbox, and the variables that it is to get."""
     import os
 
-    from sotad.agents import sandbox
+    from sotad import sandbox
     from sotad.agents.flags import BadTool
     from sotad.config import load_campaign
     from sotad.config.sections import Agent
@@ -276,6 +312,7 @@ CHECKS: dict[str, Check] = {
     "sqlite": _sqlite,
     "state directory": _state_directory,
     "fsync": _fsync,
+    "configuration": _configuration,
     "lock": _lock,
     "daemon": _daemon,
     "ledger": _ledger,

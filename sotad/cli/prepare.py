@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sotad.api.forecast import in_full, together
 from sotad.cli.options import places, subcommand
 from sotad.cli.output import emit_json, say
 from sotad.errors import BadInput
@@ -68,7 +69,7 @@ def _validate(args: argparse.Namespace) -> int:
         for line in report.warnings:
             say(f"warning: {line}")
         if not args.json:
-            _print(path, report, args.print_commands)
+            _print(path, report, args.print_commands, alone=len(reports) == 1)
     return 2 if any(report.errors for report in reports.values()) else 0
 
 
@@ -88,16 +89,18 @@ def _as_json(reports: Mapping[str, Report], with_commands: bool) -> dict[str, An
         "ok": not any(report.errors for report in reports.values()),
         "problems": {path: report.errors for path, report in reports.items()},
         "warnings": {path: report.warnings for path, report in reports.items()},
+        "expected": {path: report.expected for path, report in reports.items() if report.expected},
     }
     if with_commands:
         shown["commands"] = {path: [found._asdict() for found in report.commands] for path, report in reports.items()}
     return shown
 
 
-def _print(path: str, report: Report, with_commands: bool) -> None:
+def _print(path: str, report: Report, with_commands: bool, *, alone: bool) -> None:
     count = len(report.warnings)
     if not report.errors:
         print(f"{path}: fine" + (f", {count} warning{'s' * (count > 1)}" if count else ""))
+        print("\n".join(in_full(report.expected) if alone else [together(report.expected)]))
     if with_commands:
         for found in report.commands:
             left_out = f"  # left out: {', '.join(found.dropped)}" if found.dropped else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sotad.api.forecast import left, one_line
 from sotad.cli.options import places, subcommand
 from sotad.cli.output import emit_json, table, utc
 from sotad.cli.sources import Source, source
 
 JSON = dict[str, Any]
-HEADER = ("CAMPAIGN", "PHASE", "ROUND", "GAP", "DOING", "PATCHES", "VERDICT", "LAST EVENT")
+HEADER = ("CAMPAIGN", "PHASE", "ROUND", "GAP", "DOING", "PATCHES", "LEFT", "VERDICT", "LAST EVENT")
 
 
 def add(commands: Any) -> None:
@@ -72,6 +73,7 @@ def _line(c: JSON) -> tuple[Any, ...]:
         _gap(c["gap"]),
         ", ".join(c["doing"]),
         f"{c['accepted']} of {c['attempts']}",
+        left(c["expected"]),
         c["verdict"],
         utc(c["updated_ns"]),
     )
@@ -86,6 +88,7 @@ def _gap(gap: JSON | None) -> str:
 def _facts(c: JSON, state: JSON) -> str:
     """One campaign, a fact a line, then its winners and its patches."""
     rows = [(name, c[name]) for name in ("campaign", "phase", "round", "verdict", "reason", "next")]
+    rows += [("done", one_line(c["expected"]))]
     rows += [("gap", _gap(c["gap"])), ("doing", ", ".join(c["doing"])), ("champion", c["champion"])]
     rows += [("created", utc(c["created_ns"])), ("last event", f"{c['seq']} at {utc(c['updated_ns'])}")]
     parts = [table([row for row in rows if row[1] not in ("", None)], ("", ""))]

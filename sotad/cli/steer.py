@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sotad.api.forecast import in_full
 from sotad.cli.options import client, subcommand
-from sotad.cli.output import clean, emit_json
+from sotad.cli.output import clean, emit_json, say
 from sotad.errors import BadInput
 
 APPROVE_TEXT = """\
@@ -78,11 +79,17 @@ def _submit(args: argparse.Namespace) -> int:
     except UnicodeDecodeError as error:
         raise BadInput(f"{args.config}: not UTF-8 text: {error.reason}", "give a campaign YAML") from None
     source = str(args.config.absolute())
-    answer = client(args).post("/v1/campaigns", {"text": text, "source": source})
+    daemon = client(args)
+    answer = daemon.post("/v1/campaigns", {"text": text, "source": source})
     if args.json:
         emit_json(answer)
-    else:
-        print(answer["campaign"])
+        return 0
+    print(answer["campaign"])
+    expected = next(
+        (c["expected"] for c in daemon.get("/v1/status")["campaigns"] if c["campaign"] == answer["campaign"]), None
+    )
+    for line in in_full(expected) if expected else ():
+        say(line)
     return 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
+from sotad.api.forecast import one_line as one_forecast
 from sotad.api.summary import said_with, spending
 from sotad.cli.options import client, subcommand
 from sotad.cli.output import clean, say
@@ -20,6 +22,8 @@ SUCCESS = ("success_ahead", "success_tied")
 PATIENCE_S = 60.0
 """Seconds for which a daemon may be away, as in a restart, before following it ends."""
 WIDTH = 110
+MILESTONES = ("candidate.stopped", "candidate.failed", "search.exhausted", "gap.decided", "campaign.resumed")
+"""Events after which what is left is told anew."""
 
 
 def add(commands: Any) -> None:
@@ -53,6 +57,7 @@ def _introduce(c: JSON) -> None:
     said += [f"{c['open_issues']} open issues"] if c["open_issues"] else []
     said += [f"agents used: {spent}"] if (spent := spending(c["spent"])) else []
     say(", ".join(said))
+    say(f"{c['campaign']}: {one_forecast(c['expected'])}")
     for subject, text in c["waits"].items():
         say(_waits(c["campaign"], subject, text))
 
@@ -74,6 +79,15 @@ def asked(event: JSON) -> str:
     return ""
 
 
+def _forecast(found: Client, campaign: str) -> None:
+    """What is left now, beside the events: on stderr."""
+    with contextlib.suppress(Unreachable):
+        campaigns = found.get("/v1/status")["campaigns"]
+        expected = next((c["expected"] for c in campaigns if c["campaign"] == campaign), None)
+        if expected is not None and expected["parts"]:
+            say(f"{campaign}: {one_forecast(expected)}")
+
+
 def _chosen(campaigns: list[JSON], name: str | None) -> dict[str, str | None]:
     """Verdicts so far of the campaigns to follow."""
     if name is None:
@@ -92,6 +106,8 @@ def _follow(found: Client, after: int, verdicts: dict[str, str | None], args: ar
         print(json.dumps(event) if args.json else one_line(event), flush=True)
         if question := asked(event):
             say(question)
+        if event["type"] in MILESTONES:
+            _forecast(found, event["campaign"])
         if event["type"] == "campaign.closed":
             verdicts[event["campaign"]] = event["payload"]["terminal"]
             if None not in verdicts.values():

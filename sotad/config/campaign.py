@@ -12,6 +12,8 @@ from sotad.config.section import Section, Slug
 from sotad.config.sections import (
     Agent,
     Budget,
+    Caches,
+    Cleanup,
     Decision,
     Equivalence,
     Hardware,
@@ -24,6 +26,7 @@ from sotad.config.sections import (
     Sla,
 )
 from sotad.config.traffic import Workload
+from sotad.hosts.runs import FILES
 
 
 class CampaignConfig(Section):
@@ -39,6 +42,7 @@ class CampaignConfig(Section):
     workload: Workload
     sla: Sla
     search: Search = Search()
+    caches: Caches = Caches()
     decision: Decision = Decision()
     equivalence: Equivalence = Equivalence()
     implementer: Agent = Agent()
@@ -47,7 +51,15 @@ class CampaignConfig(Section):
     review: Review = Review()
     humanize: Humanize = Humanize()
     knowledge: Knowledge = Knowledge()
+    cleanup: Cleanup = Cleanup()
     budget: Budget = Budget()
+
+    @field_validator("campaign")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name == FILES:
+            raise ValueError(f"{FILES} is where hosts keep what was sent to them, beside the campaigns: choose another")
+        return name
 
     @field_validator("frameworks")
     @classmethod

@@ -10,7 +10,7 @@ from sotad.config.framework import Framework
 from sotad.config.sections import Search
 from sotad.frameworks import FRAMEWORKS
 from sotad.search.candidates import BASELINE, GENERATIONS, candidate_id, canonical, overrides, untried
-from statemachine import fairness, loop
+from statemachine import fairness, leases, loop
 
 JSON = dict[str, Any]
 
@@ -36,7 +36,7 @@ def expand(config: CampaignConfig, base: Path) -> JSON:
     for role in ("implementer", "reviewer"):
         agent = getattr(config, role)
         spec[role] |= {"home": _path(base, agent.home), "writable": [_path(base, path) for path in agent.writable]}
-    spec["fairness"], spec["loop"] = fairness.VERSION, loop.VERSION
+    spec["fairness"], spec["loop"], spec["leases"] = fairness.VERSION, loop.VERSION, leases.VERSION
     return spec
 
 

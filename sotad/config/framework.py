@@ -44,6 +44,7 @@ class Accuracy(Section):
 class Framework(Section):
     """One serving framework. ``kind`` names its driver; ``checkout`` the git repository it runs from.
 
+    ``tests`` are arguments of ``python``, run where the daemon is unless they need the host's GPUs: ``tests_on: host``.
     ``options`` are the flags of every candidate. ``candidates`` are listed, made of ``search_space``, or both.
     """
 
@@ -62,6 +63,7 @@ class Framework(Section):
     search_space: dict[str, list[JsonValue]] = Field(default={})
     paths: list[str] = Field(default=["**"])
     tests: list[str] = Field(default=[])
+    tests_on: Literal["daemon", "host"] = "daemon"
     accuracy: Accuracy | None = None
 
     @field_validator("command")

@@ -7,11 +7,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sotad.config.section import Section
+from sotad.config.section import Section, Slug
 from sotad.results.sla import DEPRECATED
 
 OFF = BeforeValidator(lambda written: "off" if written is False else written)
 """YAML reads a bare ``off`` as false."""
+NO = BeforeValidator(lambda written: None if written in (False, "off") else written)
+"""A section that is turned off."""
 
 
 class Model(Section):
@@ -27,9 +29,12 @@ class Model(Section):
 
 
 class Hardware(Section):
-    """Where it is served: the same for every framework. ``gpu_count`` counts the GPUs of one node."""
+    """Where it is served: the same for every framework. ``gpu_count`` counts the GPUs of one node.
 
-    host: Literal["local"] = "local"
+    ``host`` is ``local``, the daemon's own machine, or one of ``hosts`` in the daemon's ``sotad.yaml``.
+    """
+
+    host: str = Field(default="local", pattern=Slug)
     gpu_type: str = ""
     gpu_count: int | None = Field(default=None, ge=0)
     gpu_ids: list[int] = Field(default=[])
@@ -77,6 +82,19 @@ class Qps(Section):
         return self
 
 
+class EarlyStop(Section):
+    """When further runs of a candidate are not made: it cannot win a scenario any more, see docs/sweeps.md.
+
+    ``wrong_stop``: the chance, per campaign, to stop the best candidate of a framework somewhere. ``launch_noise_pct``:
+    standard deviation between launches of one command, which the search cannot see; ``noise_pct``: the one between
+    runs of a launch, when it is known (default: from the runs seen).
+    """
+
+    wrong_stop: float = Field(default=0.01, ge=1e-6, le=0.2)
+    launch_noise_pct: float = Field(default=1.0, ge=0, le=50)
+    noise_pct: float | None = Field(default=None, gt=0, le=50)
+
+
 class Search(Section):
     """Which candidates are made of a search space, how they are measured, and when a framework is given up."""
 
@@ -86,6 +104,7 @@ class Search(Section):
     generation: Literal["one_factor_first", "baseline_first_bounded_product"] = "one_factor_first"
     capacity_study: bool = False
     max_failures_in_a_row: int = Field(default=3, ge=1)
+    early_stop: Annotated[EarlyStop | None, NO] = EarlyStop()
     qps: Qps | None = None
 
 
@@ -195,15 +214,37 @@ class Humanize(Section):
 
 
 class Budget(Section):
-    """Bounds in seconds and rounds; of all agents together in tokens and money, as their tools report them."""
+    """Bounds in seconds and rounds; of all agents together in tokens and money, as their tools report them.
+
+    ``grace_s``: what a server that was asked to end has before it is killed.
+    """
 
     wall_clock_s: float = Field(default=86_400, gt=0)
     rounds: int = Field(default=5, ge=1)
     job_s: float = Field(default=3_600, gt=0)
     ready_s: float = Field(default=600, gt=0)
+    grace_s: float = Field(default=10, ge=0)
     resource_wait_s: float = Field(default=1_800, gt=0)
     tokens: int | None = Field(default=None, gt=0)
     money_usd: float | None = Field(default=None, gt=0)
+
+
+class Cleanup(Section):
+    """What becomes, at the end, of models that the campaign's servers downloaded and that were not there before."""
+
+    downloads: Literal["remove", "keep"] = "remove"
+
+
+class Caches(Section):
+    """Whether launches reuse the engines' compiled code; see docs/sweeps.md.
+
+    ``fair``: search, rates, A/A check and gap decision share a folder per framework, commit and hardware; where a
+    patch is judged every launch starts cold. ``all``: every launch shares. ``off``: none does. ``engine``: wherever
+    the engines keep it, unknown to the record. ``folder``: on the host (default: the campaign's).
+    """
+
+    reuse: Annotated[Literal["fair", "all", "off", "engine"], OFF] = "fair"
+    folder: str | None = Field(default=None, pattern=r"^/[^:,\n]*$")
 
 
 class Knowledge(Section):

@@ -14,15 +14,20 @@ from sotad.config.rules import Finding, findings
 from sotad.config.rules.finding import JSON
 from sotad.errors import BadConfig
 from sotad.plan.draft import BadDraft, read_draft
+from sotad.search.expected import of_spec
 
 
 @dataclass(slots=True)
 class Report:
-    """Lines ``file: key: message``; with errors the campaign is refused. ``commands`` of all candidates."""
+    """Lines ``file: key: message``; with errors the campaign is refused. ``commands`` of all candidates.
+
+    ``expected`` is what it will take, as :mod:`sotad.search.expected` forecasts it; empty with errors.
+    """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     commands: list[Launch] = field(default_factory=list)
+    expected: JSON = field(default_factory=dict)
 
 
 def validate(path: Path, help_dir: Path | None = None) -> Report:
@@ -39,6 +44,7 @@ def validate(path: Path, help_dir: Path | None = None) -> Report:
     for each in dict.fromkeys([*ruled, *missing, *rendering, *_files(spec)]):
         lines = report.errors if each.level == "error" else report.warnings
         lines.append(f"{path}: {each}")
+    report.expected = {} if report.errors else of_spec(spec)
     return report
 
 

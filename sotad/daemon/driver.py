@@ -16,16 +16,19 @@ from sotad.activities.agents import finish_all
 from sotad.activities.context import ActivityFailed, Context, RunLost
 from sotad.activities.launch import abandon
 from sotad.activities.registry import ACTIVITIES
+from sotad.activities.toolbox import equip
+from sotad.daemon.hosts import Hosts
 from sotad.daemon.journal import Journal, is_fatal
 from sotad.git import GitError
-from sotad.hosts.base import Host, HostError
+from sotad.hosts.base import HostError, HostUnreachable
 from statemachine.decide import Abort, Do, Record, decide
 from statemachine.machine import IllegalEvent
-from statemachine.state import Campaign, Job
+from statemachine.state import JSON, Campaign, Job
 from statemachine.table import HALTED, LIVE
 
 log = structlog.get_logger()
 TICK_S = 1.0
+REST_S = 30.0  # after a host did not answer, where its campaign does not wait for it already
 LONGEST = 2000  # characters of a reason that go into the ledger
 EXPECTED = (ActivityFailed, HostError, GitError, IllegalEvent, LedgerError, OSError)
 JobKey = tuple[str, str]
@@ -34,13 +37,15 @@ JobKey = tuple[str, str]
 class Driver:
     """Runs every campaign of the journal. ``progress`` is when the loop last came round (``time.monotonic``)."""
 
-    def __init__(self, journal: Journal, host: Host, artifacts: Artifacts, state_dir: Path) -> None:
+    def __init__(self, journal: Journal, hosts: Hosts, artifacts: Artifacts, state_dir: Path) -> None:
         self.journal = journal
         self.progress = time.monotonic()
-        self.host = host
+        self.hosts = hosts
         self.artifacts = artifacts
         self._state_dir = state_dir
         self._tasks: dict[JobKey, asyncio.Task[None]] = {}
+        self._endings: dict[JobKey, asyncio.Task[None]] = {}
+        self._resting: dict[JobKey, float] = {}
         self._contexts: dict[JobKey, Context] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -63,7 +68,8 @@ class Driver:
 
     async def close(self) -> None:
         """Let go of every activity; their processes live on in their run directories."""
-        await asyncio.gather(*(_ended(task) for task in list(self._tasks.values())))
+        tasks = [*self._tasks.values(), *self._endings.values()]
+        await asyncio.gather(*(_ended(task) for task in tasks))
 
     async def _advance(self, c: Campaign) -> None:
         """Do for one campaign what its state calls for, until it has to wait."""
@@ -76,7 +82,7 @@ class Driver:
                 if isinstance(command, Do):
                     self._dispatch(c, command)
                 elif isinstance(command, Abort):
-                    await self._abort(c, command)
+                    self._abort(c, command)
             if not records:
                 return
             await self._record(c, records[0])
@@ -103,15 +109,14 @@ class Driver:
             limit, used = c.spec["budget"]["wall_clock_s"], (now - c.created_ns) / 1e9
             if used >= limit:
                 await self._record(c, Record("budget.exhausted", {"kind": "wall_clock", "limit": limit, "used": used}))
-        for job in [job for job in _running(c) if job.deadline_ns < now and not self._holds(c, job)]:
-            await self._end_task(c, job.job)
-            await self._give_up(c, job.job, job.attempt, "the job ran out of time")
-            await self._outcome(c, "job.timed_out", job.job, job.attempt, deadline_ns=job.deadline_ns)
+        late = [job for job in _running(c) if job.deadline_ns < now and not self._holds(c, job)]
+        for job in late if not is_away(c) else ():
+            self._end(c, job, "job.timed_out", "the job ran out of time", deadline_ns=job.deadline_ns)
 
     async def _let_go(self, c: Campaign) -> None:
         """A halted campaign whose jobs all wait to write a step needs the host no more."""
         running = _running(c)
-        if c.phase in HALTED and c.lease and running and all(self._holds(c, job) for job in running):
+        if c.phase in HALTED and c.lease and running and all(self._holds(c, job) for job in running) and not is_away(c):
             await self._record(c, Record("lease.released", {"host": c.lease["host"], "reason": c.phase}))
 
     def _holds(self, c: Campaign, job: Job) -> bool:
@@ -121,13 +126,17 @@ class Driver:
 
     def _dispatch(self, c: Campaign, do: Do) -> None:
         key = (c.id, do.job)
-        if key not in self._tasks:
+        rests = self._resting.get(key, 0.0) > time.monotonic()
+        if key not in self._tasks and key not in self._endings and not rests and not is_away(c):
             self._tasks[key] = task = asyncio.create_task(self._perform(c, do), name=f"{c.id}/{do.job}")
             task.add_done_callback(lambda done: self._done(key, done))
 
     def _done(self, key: JobKey, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(key, None)
-        self._contexts.pop(key, None)
+        for tasks in (self._tasks, self._endings):
+            if tasks.get(key) is task:
+                del tasks[key]
+        if key not in self._tasks:
+            self._contexts.pop(key, None)
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
             self._failure.set_exception(error)
         self.journal.wake()
@@ -142,17 +151,25 @@ class Driver:
             job = c.jobs[do.job]
         bound = log.bind(campaign=c.id, round=c.round, job=do.job, attempt=do.attempt)
         bound.info("job.started", activity=do.activity)
-        self._contexts[c.id, do.job] = context = Context(
-            *(c.id, do.job, do.attempt, job.params, job.deadline_ns),
-            *(self.journal, self.host, self.artifacts, self._state_dir),
-        )
-        await self._finish(c, do, ACTIVITIES[do.activity](context))
+        await self._reaching(c, do.job, self._finish(c, do, job))
         bound.info("job.ended", status=c.jobs[do.job].status, detail=c.jobs[do.job].detail)
 
-    async def _finish(self, c: Campaign, do: Do, work: Awaitable[str]) -> None:
+    async def _work(self, c: Campaign, do: Do, job: Job) -> str:
+        """The activity, on the host where its processes run."""
+        host = self.hosts.of(c.spec, do.activity)
+        self._contexts[c.id, do.job] = context = Context(
+            *(c.id, do.job, do.attempt, job.params, job.deadline_ns),
+            *(self.journal, host, self.artifacts, self._state_dir),
+            *(await equip(host, self.hosts.settings(host.name)), self.hosts.home),
+        )
+        return await ACTIVITIES[do.activity](context)
+
+    async def _finish(self, c: Campaign, do: Do, job: Job) -> None:
         """Record how the work ended: what it says, what went wrong, or that it vanished."""
         try:
-            detail = await work
+            detail = await self._work(c, do, job)
+        except HostUnreachable:
+            raise
         except RunLost as lost:
             await self._give_up(c, do.job, do.attempt, str(lost))
             await self._outcome(c, "job.lost", do.job, do.attempt, reason=str(lost))
@@ -167,32 +184,76 @@ class Driver:
         else:
             await self._outcome(c, "job.finished", do.job, do.attempt, ok=True, detail=detail[:LONGEST])
 
+    async def _reaching(self, c: Campaign, job: str, work: Awaitable[None]) -> None:
+        """Do it; when its host does not answer, or refuses even to end things, the campaign waits for that.
+
+        What it started goes on there and is found again: neither the job nor what it measures has failed.
+        """
+        try:
+            await work
+        except HostError as gone:
+            log.warning("host.away", campaign=c.id, job=job, reason=str(gone))
+            if c.phase in (*LIVE, "stopping"):
+                await self._record(c, Record("campaign.blocked", blocked_by(c, gone, self.journal.clock())))
+            elif not is_away(c):
+                self._resting[c.id, job] = time.monotonic() + REST_S
+
     async def _outcome(self, c: Campaign, type_: str, job: str, attempt: int, **more: object) -> None:
         """Record the end of a job, unless it has one already."""
         with contextlib.suppress(IllegalEvent):
             await self.journal.record(c.id, type_, {"job": job, "attempt": attempt, **more}, cause=c.jobs[job].seq)
 
-    async def _abort(self, c: Campaign, abort: Abort) -> None:
+    def _abort(self, c: Campaign, abort: Abort) -> None:
         reason = "aborted: the campaign is stopping"
-        await self._end_task(c, abort.job)
-        await self._give_up(c, abort.job, abort.attempt, reason)
-        await self._outcome(c, "job.lost", abort.job, abort.attempt, reason=reason)
+        self._end(c, c.jobs[abort.job], "job.lost", reason, reason=reason)
 
-    async def _end_task(self, c: Campaign, job: str) -> None:
-        task = self._tasks.get((c.id, job))
+    def _end(self, c: Campaign, job: Job, type_: str, why: str, **more: object) -> None:
+        """End a job from outside, beside the loop: a host may take long to answer."""
+        key = (c.id, job.job)
+        if key not in self._endings and self._resting.get(key, 0.0) <= time.monotonic():
+            work = self._reaching(c, job.job, self._ended_from_outside(c, job, type_, why, **more))
+            self._endings[key] = task = asyncio.create_task(work, name=f"{c.id}/{job.job} ends")
+            task.add_done_callback(lambda done: self._done(key, done))
+
+    async def _ended_from_outside(self, c: Campaign, job: Job, type_: str, why: str, **more: object) -> None:
+        task = self._tasks.get((c.id, job.job))
         if task is not None:
             await _ended(task)
+        await self._give_up(c, job.job, job.attempt, why)
+        await self._outcome(c, type_, job.job, job.attempt, **more)
 
     async def _give_up(self, c: Campaign, job: str, attempt: int, reason: str) -> None:
         """End every run of an attempt, all at once: each may take its whole grace; what it launched is void."""
-        runs = await self.host.list_runs(f"{c.id}/{job}/{attempt}/")
-        await asyncio.gather(*(self.host.stop(run) for run in runs))
-        await finish_all(self.journal, self.host, self.artifacts, f"{c.id}/{job}/{attempt}")
+        host, home = self.hosts.of(c.spec, c.jobs[job].activity), self.hosts.home
+        for place in (host,) if host is home else (host, home):
+            runs = await place.list_runs(f"{c.id}/{job}/{attempt}/")
+            await asyncio.gather(*(place.stop(run) for run in runs))
+        await finish_all(self.journal, home, self.artifacts, f"{c.id}/{job}/{attempt}")
         await abandon(self.journal, c, job, attempt, reason)
 
     def _limit_s(self, c: Campaign, do: Do) -> float:
         budget = c.spec["budget"]
-        return float(budget["resource_wait_s"] + 60 if do.activity == "lease" else budget["job_s"])
+        if do.activity == "lease":
+            return float(budget["resource_wait_s"] + 60)
+        waits = budget["resource_wait_s"] if c.gpus else 0.0  # for its GPUs, before its work
+        return float(budget["job_s"] + waits)
+
+
+def is_away(c: Campaign) -> bool:
+    """Whether a campaign waits for a host that does not answer."""
+    return c.phase == "blocked" and bool(c.blocked.get("host"))
+
+
+def blocked_by(c: Campaign, gone: HostError, now_ns: int) -> JSON:
+    """The ``campaign.blocked`` of a campaign whose host does not answer."""
+    wait_s = float(c.spec["budget"]["resource_wait_s"])
+    return {
+        "kind": "resources",
+        "reason": str(gone)[:LONGEST],
+        "next": f"it goes on by itself when the host answers within {wait_s:g} s; later: sotactl resume {c.id}",
+        "host": str(c.spec["hardware"]["host"]),
+        "deadline_ns": now_ns + int(wait_s * 1e9),
+    }
 
 
 def _running(c: Campaign) -> list[Job]:

@@ -12,7 +12,7 @@ from ledger.artifacts import Artifacts
 from ledger.keys import PublicKey
 from ledger.verify import verify
 from sotad import git
-from sotad.activities.traffic import scenario_of
+from sotad.activities.traffic import Files, files_here, scenario_of
 from sotad.benchmark.workload import Scenario, WorkloadError
 from sotad.benchmark.workload import digest as workload_digest
 from sotad.hosts.base import Host
@@ -21,7 +21,7 @@ from statemachine.evidence import digest
 from statemachine.state import JSON, Attempt, Campaign
 
 Check = dict[str, Any]
-IDENTITY = ("cpu", "cores", "gpus")  # what must be the same for results to be comparable
+IDENTITY = ("cpu", "cores")  # what must be the same for results to be comparable, beside the GPUs
 MISSING = "not in the checkout"
 MEANT = {"harness": "the code of sotad, which was upgraded or changed (harness)"}
 WRITTEN = "as it was written"
@@ -42,9 +42,14 @@ async def resume_checks(c: Campaign, host: Host, artifacts: Artifacts) -> list[C
     if c.host:
         facts = await host.probe()
         checks += [_check(f"host {key}", _text(c.host.get(key)), _text(facts.get(key))) for key in IDENTITY]
+        checks.append(_gpus(c, facts))
     checks += _plan(c)
     if c.workload_digest:
-        checks.append(_check("workload", c.workload_digest, await asyncio.to_thread(_requests_of, c.spec)))
+        checks.append(
+            _check(
+                "workload", c.workload_digest, await asyncio.to_thread(_requests_of, c.spec, files_here(c, artifacts))
+            )
+        )
     if c.harness:
         checks.append(_check("harness", c.harness, await asyncio.to_thread(_harness)))
     return checks + await asyncio.to_thread(lambda: list(_kept(c, artifacts)))
@@ -72,6 +77,21 @@ def moved(checks: Sequence[Check], campaign: str) -> JSON | None:
         return None
     then = f"put it right, or start over in the world as it is; either way: sotactl resume {campaign}"
     return {"kind": "evidence", "reason": f"changed while no daemon ran: {'; '.join(wrong)}", "next": then}
+
+
+def _gpus(c: Campaign, facts: JSON) -> Check:
+    """The GPUs of the lease by index and uuid, whatever becomes of others; all of the host where none were leased."""
+    if not c.gpus:
+        return _check("host gpus", _text(c.host.get("gpus")), _text(facts.get("gpus")))
+    expected = {gpu["index"]: uuid for uuid, gpu in c.gpus.items()}
+    here = {gpu["index"]: gpu["uuid"] for gpu in facts.get("gpus") or ()}
+    found = {index: here.get(index, "missing: the next lease waits for it") for index in expected}
+    same = all(here.get(index, uuid) == uuid for index, uuid in expected.items())
+    return {**_check("leased GPUs", _listed(expected), _listed(found)), "ok": same}
+
+
+def _listed(gpus: dict[int, str]) -> str:
+    return ", ".join(f"{index}: {uuid}" for index, uuid in sorted(gpus.items()))
 
 
 # --- git ---------------------------------------------------------------------------------------------------
@@ -151,12 +171,12 @@ def _plan(c: Campaign) -> Iterator[Check]:
         yield _check("plan of the loop", c.plan_digest, c.plan["digest"])
 
 
-def _requests_of(spec: JSON) -> str:
+def _requests_of(spec: JSON, files: Files) -> str:
     """Digest of the workload's rule and of the requests that it makes now, as they were frozen."""
     workload = spec["workload"]
     try:
         scenarios = {
-            each["name"]: Scenario(**scenario_of(spec, each, workload["seed"])) for each in workload["scenarios"]
+            each["name"]: Scenario(**scenario_of(spec, each, workload["seed"], files)) for each in workload["scenarios"]
         }
         requests = {name: workload_digest(scenario) for name, scenario in scenarios.items()}
     except (WorkloadError, OSError) as error:

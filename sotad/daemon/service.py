@@ -17,7 +17,6 @@ import structlog
 
 from ledger.artifacts import Artifacts
 from ledger.events import Event
-from ledger.keys import Signer
 from ledger.reader import Reader
 from ledger.schema import sqlite_build
 from ledger.store import Ledger
@@ -29,23 +28,27 @@ from sotad.api.past import why_at
 from sotad.api.server import serving
 from sotad.api.summary import summaries
 from sotad.config import DaemonConfig, load_daemon, parse_campaign
+from sotad.daemon.anchoring import anchor, anchoring
 from sotad.daemon.clock import Clock
-from sotad.daemon.driver import Driver
+from sotad.daemon.driver import Driver, blocked_by, is_away
+from sotad.daemon.hosts import Hosts
 from sotad.daemon.inbox import Inbox
 from sotad.daemon.journal import Journal, is_fatal
 from sotad.daemon.lock import Lock
 from sotad.daemon.logs import configure, set_level
 from sotad.daemon.notify import Notifier
 from sotad.daemon.resume import Check, ledger_check, moved, resume_checks
+from sotad.daemon.returning import answering, returns
 from sotad.daemon.start import load_world, machine_digest
 from sotad.daemon.words import Words
 from sotad.errors import BadConfig, NotFound
+from sotad.hosts.base import Host, HostError, HostUnreachable
 from sotad.hosts.local import LocalHost
 from sotad.paths import StateDir
 from sotad.plan.draft import BadDraft, read_draft
 from sotad.redact import redactor, scrubber
 from statemachine.evidence import digest
-from statemachine.state import Campaign, World, to_json
+from statemachine.state import Campaign, World
 from statemachine.table import HALTED, LIVE
 
 log = structlog.get_logger()
@@ -81,6 +84,10 @@ class Daemon:
         """Seconds since the loop last came round."""
         return time.monotonic() - self._driver.progress
 
+    def now(self) -> int:
+        """UTC nanoseconds by the daemon's clock."""
+        return self._journal.clock()
+
     def status(self) -> dict[str, Any]:
         build = sqlite_build()
         daemon = {
@@ -106,6 +113,7 @@ class Daemon:
         if key is not None and (known := self._journal.find(key)) is not None:
             return known.campaign
         spec = self._redact(parse_campaign(text, source, Path(source).parent))
+        self._driver.hosts.require(spec["hardware"]["host"], source)
         await _readable_draft(spec, source)
         created = {"spec": spec, "spec_digest": digest(spec), "source": source}
         async with self._naming:
@@ -127,7 +135,7 @@ class Daemon:
         """Verify the world against the ledger, record what does not match, and go on."""
         c = self._known(campaign)
         halted = c.phase in HALTED
-        checks = await resume_checks(c, self._driver.host, self._driver.artifacts) if halted else []
+        checks = await resume_checks(c, self._host(c), self._driver.artifacts) if halted else []
         checks += [await asyncio.to_thread(ledger_check, self.paths)] if halted else []
         for check in checks:
             if not check["ok"]:
@@ -159,16 +167,52 @@ class Daemon:
         live = [c for c in self.world.campaigns.values() if c.phase in LIVE]
         ledger = [await asyncio.to_thread(ledger_check, self.paths)] if live else []
         for c in live:
-            world = await self._checks(c) if c.phase != "intake" else []  # which looks at everything itself
-            blocked = moved([*ledger, *world], c.id)
+            blocked = await self._obstacle(c, ledger)
             if blocked and c.phase in LIVE:  # still: nobody has paused or cancelled it meanwhile
                 await self._journal.record(c.id, "campaign.blocked", blocked)
         await self._words.catch_up()
 
+    async def _obstacle(self, c: Campaign, ledger: list[Check]) -> dict[str, Any] | None:
+        """The ``campaign.blocked`` of a campaign that must not go on: the world is another, or its host is gone."""
+        if c.phase == "intake":  # which looks at everything itself
+            return moved(ledger, c.id)
+        try:
+            await answering(self._host(c))
+            return moved([*ledger, *await self._checks(c)], c.id)
+        except HostError as gone:
+            return moved(ledger, c.id) or blocked_by(c, gone, self._journal.clock())
+
+    async def reappeared(self, campaign: str) -> bool:
+        """Whether a campaign that waits for its host goes on: it answers, and is the one that was measured on.
+
+        What is another world is noted, for a person to look at and to resume.
+
+        Raises:
+            HostUnreachable: it still does not answer.
+        """
+        c = self._known(campaign)
+        await answering(self._host(c))
+        checks = await resume_checks(c, self._host(c), self._driver.artifacts)
+        checks.append(await asyncio.to_thread(ledger_check, self.paths))
+        if not is_away(c):
+            return False
+        if other := moved(checks, campaign):
+            said = f"{c.blocked['host']} answers again, but: {other['reason']}; {other['next']}"
+            key = f"{campaign}/back/{c.blocked['deadline_ns']}"
+            await self._journal.record(campaign, "note.recorded", {"text": said}, key=key)
+            return False
+        await self._journal.record(campaign, "campaign.resumed", {"checks": checks})
+        return True
+
+    def _host(self, c: Campaign) -> Host:
+        return self._driver.hosts.named(str(c.spec["hardware"]["host"]))
+
     async def _checks(self, c: Campaign) -> list[Check]:
         """What a resume verifies; that it cannot be done is a finding, too."""
         try:
-            return await resume_checks(c, self._driver.host, self._driver.artifacts)
+            return await resume_checks(c, self._host(c), self._driver.artifacts)
+        except HostUnreachable:
+            raise
         except Exception as error:  # one campaign's world must not keep the daemon from the others
             if is_fatal(error):
                 raise
@@ -201,6 +245,7 @@ class Daemon:
         """Take over a changed configuration; return the keys that changed."""
         before, self.config = self.config.model_dump(), config
         set_level(config.log_level)
+        self._driver.hosts.define(config.hosts)
         return [key for key, value in config.model_dump().items() if before[key] != value]
 
 
@@ -256,10 +301,14 @@ async def _serve(daemon: Daemon, driver: Driver, writer: Writer, inbox: Inbox, n
     await daemon.catch_up()
     parts = {
         asyncio.create_task(driver.run(), name="driver"),
-        asyncio.create_task(_checkpoints(daemon, writer), name="checkpoints"),
+        asyncio.create_task(
+            anchoring(daemon._journal, writer, daemon.paths, lambda: daemon.config.checkpoint_interval_s),
+            name="checkpoints",
+        ),
         asyncio.create_task(_feed(daemon, notifier), name="watchdog"),
         asyncio.create_task(inbox.run(), name="inbox"),
         asyncio.create_task(_mirror(daemon._journal, daemon.paths, driver.artifacts), name="mirror"),
+        asyncio.create_task(returns(daemon), name="returns"),
         asyncio.create_task(daemon.stopping.wait(), name="stop"),
     }
     done, rest = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -300,7 +349,8 @@ async def _assembled(paths: StateDir, config: DaemonConfig) -> AsyncIterator[tup
     host = LocalHost(paths.runs)
     writer = Writer(ledger)
     journal = Journal(ledger, writer, started.world, clock)
-    driver = Driver(journal, host, Artifacts(paths.artifacts, scrubber(os.environ)), paths.root)
+    hosts = Hosts(host, config.hosts)
+    driver = Driver(journal, hosts, Artifacts(paths.artifacts, scrubber(os.environ)), paths.root)
     daemon = Daemon(paths, journal, driver, epoch, config)
     inbox = Inbox(paths.inbox, paths.config, journal, daemon.submit, daemon.apply, lambda: daemon.config.inbox)
     try:
@@ -310,9 +360,10 @@ async def _assembled(paths: StateDir, config: DaemonConfig) -> AsyncIterator[tup
         yield daemon, driver, writer, inbox
         await driver.close()
         await journal.record("", "daemon.stopped", {"reason": "asked to stop"})
-        await _anchor(journal, writer, paths)
+        await anchor(journal, writer, paths)
     finally:
         await driver.close()
+        await hosts.close()
         journal.close()
         await writer.close()
 
@@ -326,24 +377,6 @@ def _started(facts: dict[str, Any]) -> dict[str, Any]:
         "host": os.uname().nodename,
         "sqlite": sqlite_build().version,
     }
-
-
-async def _anchor(journal: Journal, writer: Writer, paths: StateDir) -> None:
-    """Sign the head and keep the folded state, so that the next start is quick and a cut tail shows."""
-    world = journal.world
-    state, seq = to_json(world).encode(), world.seq
-    await writer.checkpoint(Signer.load_or_create(paths.keys))
-    await writer.save_snapshot(seq, state, machine_digest())
-
-
-async def _checkpoints(daemon: Daemon, writer: Writer) -> None:
-    """Anchor the ledger on an interval while it grows."""
-    anchored = 0
-    while True:
-        await asyncio.sleep(daemon.config.checkpoint_interval_s)
-        if daemon.world.seq != anchored:
-            anchored = daemon.world.seq
-            await _anchor(daemon._journal, writer, daemon.paths)
 
 
 async def _feed(daemon: Daemon, notifier: Notifier) -> None:

@@ -86,6 +86,7 @@ class Framework:
     counts_own_steps: ClassVar[bool] = False  # its profiler cannot be told when: one server for each stage
     fallbacks: ClassVar[tuple[str, ...]] = ()  # log lines of a server that does not do what its flags say
     graphs_off: ClassVar[tuple[str, ...]] = ()  # flags with which decode is not replayed from CUDA graphs
+    caches: ClassVar[Mapping[str, str]] = {}  # variable of each cache of compiled code -> its folder below ours
     used: ClassVar[Mapping[str, str]] = {}  # flag -> the words in the log that tell the value in use
 
     def command(self, given: str | Sequence[str] | None = None, python: str = "") -> list[str]:
@@ -99,10 +100,13 @@ class Framework:
         """The commands that print the help of the server and, where there is one, of the benchmark client."""
         return {"server": [*command, self.help_flag]}
 
-    def version_command(self, command: Sequence[str]) -> list[str]:
-        """The command that prints the version on its last line; a program's own, else its distribution's."""
+    def version_command(self, command: Sequence[str], python: str | None = None) -> list[str]:
+        """The command that prints the version on its last line; a program's own, else its distribution's.
+
+        ``python`` is what the command runs under, where that is known; this machine is asked otherwise.
+        """
         code = f"from importlib.metadata import version as v; print(v({self.packages[0]!r}))"
-        return [interpreter(command) or "python3", "-c", code]
+        return [(interpreter(command) if python is None else python) or "python3", "-c", code]
 
     def unsupported(self, options: Mapping[str, Value]) -> str:
         """Why these options cannot be compared, or an empty string."""

@@ -22,7 +22,7 @@ class OpenAI(Framework):
     def help_commands(self, command: Sequence[str]) -> dict[str, list[str]]:
         return {}
 
-    def version_command(self, command: Sequence[str]) -> list[str]:
+    def version_command(self, command: Sequence[str], python: str | None = None) -> list[str]:
         return []
 
     def launch(

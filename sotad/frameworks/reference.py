@@ -37,7 +37,7 @@ class Reference(Framework):
         "generation_tokens": Counter("refengine:generation_tokens_total"),
     }
 
-    def version_command(self, command: Sequence[str]) -> list[str]:
+    def version_command(self, command: Sequence[str], python: str | None = None) -> list[str]:
         return [*command, "--version"]
 
     def head(self, model: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from sotad.frameworks.base import HOST, PORT, Call, Framework, Profiler, dtype, first
+from sotad.frameworks.caches import SGLANG_CACHES
 from sotad.frameworks.facts import Counter, Gauge, Ratio, Reading
 from sotad.frameworks.help import Help
 from sotad.frameworks.interpreter import is_python
@@ -18,6 +19,7 @@ class SGLang(Framework):
     """The server with metrics on; its profiler needs no flag."""
 
     kind = "sglang"
+    caches = SGLANG_CACHES
     default_command = ("python", "-m", "sglang.launch_server")
     module = ("-m", "sglang.launch_server")
     packages = ("sglang",)

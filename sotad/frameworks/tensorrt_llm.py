@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sotad.frameworks.base import HOST, PORT, Framework, Profiler, first
+from sotad.frameworks.caches import COMMON_CACHES
 from sotad.frameworks.facts import Counter, Gauge, Ratio, Reading
 from sotad.frameworks.help import Help
 from sotad.frameworks.logs import Pattern
@@ -18,6 +19,7 @@ class TensorRTLLM(Framework):
     """The server under the interpreter's own module when one is given."""
 
     kind = "tensorrt_llm"
+    caches = COMMON_CACHES
     default_command = ("trtllm-serve", "serve")
     module = ("-m", "tensorrt_llm.commands.serve", "serve")
     packages = ("tensorrt_llm", "tensorrt-llm")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from sotad.frameworks.base import HOST, PORT, Call, Framework, Profiler, dtype, first
+from sotad.frameworks.caches import COMMON_CACHES
 from sotad.frameworks.help import Help
 from sotad.frameworks.interpreter import is_python
 from sotad.frameworks.render import Value
@@ -16,6 +17,7 @@ class TokenSpeed(Framework):
     """Names look like vLLM's and SGLang's; their meanings are its own."""
 
     kind = "tokenspeed"
+    caches = COMMON_CACHES
     default_command = ("tokenspeed", "serve")
     module = ("-m", "tokenspeed.cli", "serve")
     packages = ("tokenspeed",)
@@ -34,9 +36,9 @@ class TokenSpeed(Framework):
     graphs_off = ("enforce_eager", "disable_cuda_graph")
     negatable = ("enable_prefix_caching",)
 
-    def version_command(self, command: Sequence[str]) -> list[str]:
+    def version_command(self, command: Sequence[str], python: str | None = None) -> list[str]:
         if is_python(command[0]) or command[-1] != "serve":
-            return super().version_command(command)
+            return super().version_command(command, python)
         return [*command[:-1], "version"]
 
     def head(self, model: Mapping[str, Any]) -> list[str]:

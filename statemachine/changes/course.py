@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ledger.events import Event
+from statemachine import pace
 from statemachine.changes.register import on
 from statemachine.changes.steps import discard_launches, next_round
 from statemachine.state import JSON, Campaign, Job
@@ -16,6 +17,9 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 @on("campaign.blocked")
 def _(c: Campaign, e: Event, p: JSON) -> None:
     c.blocked = dict(p)
+    c.away_ns = e.time_ns if p.get("host") else 0
+    if c.away_ns:
+        pace.unwatched(c)
 
 
 @on("preflight.failed")
@@ -30,11 +34,11 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 @on("resource.wait_expired")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    holder = c.waiting.get("holder", "another campaign")
+    holder, gpus = c.waiting.get("holder", "another campaign"), p.get("reasons")
     c.waiting = {}
     c.blocked = {
         "kind": "resources",
-        "reason": f"the host stayed in use by {holder}",
+        "reason": f"the GPUs did not become free: {'; '.join(gpus)}" if gpus else f"the host stayed in use by {holder}",
         "next": "sotactl resume when it is free",
     }
 
@@ -49,6 +53,9 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
         c.heldout_check = {}
     for job in c.jobs.values():
         job.tries = 0
+        if c.away_ns and job.status == "running":  # on a host that did not answer: its time stood still
+            job.deadline_ns += e.time_ns - c.away_ns
+    c.away_ns = 0
     if c.gaps and c.gaps[-1]["round"] == c.round and c.gaps[-1]["verdict"] in ("undecided", "untrusted"):
         discard_launches(c, f"gap/r{c.round}/")
     if c.aa.get("passed") is False:
@@ -61,7 +68,7 @@ def _start_over(c: Campaign) -> None:
     c.probes, c.workspaces, c.unsupported, c.workload_digest = {}, {}, {}, ""
     c.exhausted, c.winners, c.baseline_digest, c.aa, c.fairness = [], {}, "", {}, {}
     c.profiles, c.tables, c.pipeline, c.rootcause = {}, {}, {}, {}
-    c.heldout_check, c.transcripts, c.base_tests = {}, {}, {}
+    c.heldout_check, c.transcripts, c.base_tests, c.gpus, c.caches = {}, {}, {}, {}, {}
     c.waits = {subject: wait for subject, wait in c.waits.items() if subject.startswith("plan:")}
     discard_launches(c, "")
     if c.champion:
@@ -75,6 +82,7 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 @on("campaign.cancel_requested")
 def _(c: Campaign, e: Event, p: JSON) -> None:
+    c.away_ns = 0
     c.stop = {"condition": "cancelled", "reason": f"cancelled by {p['by']}", "seq": e.seq}
     c.report = []  # one that is there says another ending
 
@@ -93,23 +101,30 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 
 @on("stop.rejected")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    c.stop, c.report, c.cleaned = {}, [], False
+    c.stop, c.report, c.cleaned, c.cleanup = {}, [], False, {}
     next_round(c)
 
 
 @on("lease.granted")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    c.lease, c.waiting = dict(p), {}
+    c.lease, c.waiting, c.lease_ns = {"host": p["host"], "gpu_ids": p["gpu_ids"]}, {}, e.time_ns
+    c.gpus = c.gpus or {gpu["uuid"]: dict(gpu) for gpu in p.get("gpus") or ()}
 
 
 @on("lease.released")
 def _(c: Campaign, e: Event, p: JSON) -> None:
-    c.lease = {}
+    c.gpu_s += (e.time_ns - c.lease_ns) / 1e9 * len(c.lease.get("gpu_ids", []))
+    c.lease, c.lease_ns = {}, 0
 
 
 @on("resource.wait_started")
 def _(c: Campaign, e: Event, p: JSON) -> None:
     c.waiting = dict(p)
+
+
+@on("resource.wait_ended")
+def _(c: Campaign, e: Event, p: JSON) -> None:
+    c.waiting = {}
 
 
 @on("job.dispatched")

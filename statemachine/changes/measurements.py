@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ledger.events import Event
+from statemachine import caches, pace
 from statemachine.changes.register import on
 from statemachine.state import JSON, Campaign, Launch
 
@@ -19,13 +20,21 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
         "launched",
         e.seq,
         p["command"],
+        gpus=p.get("gpus") or [],
+        caches=p.get("caches") or {},
+        began_ns=e.time_ns,
     )
+    caches.note_launch(c, p)
 
 
 @on("candidate.ready")
 def _(c: Campaign, e: Event, p: JSON) -> None:
     if _serves(c, p):
-        c.launches[p["launch"]].status = "ready"
+        launch = c.launches[p["launch"]]
+        launch.status = "ready"
+        pace.ready(c, launch, p["startup_s"])
+        if launch.caches:
+            caches.note_ready(c, launch.caches["folder"], launch.candidate)
 
 
 def _serves(c: Campaign, p: JSON) -> bool:
@@ -51,6 +60,7 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
 def _(c: Campaign, e: Event, p: JSON) -> None:
     if _serves(c, p):
         c.launches[p["launch"]].status = "stopped"
+        pace.stopped(c, c.launches[p["launch"]], e.time_ns)
 
 
 @on("candidate.skipped")
@@ -58,11 +68,23 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
     c.skipped[f"{p['framework']}/{p['candidate']}"] = p["reason"]
 
 
+@on("candidate.curtailed")
+def _(c: Campaign, e: Event, p: JSON) -> None:
+    if _serves(c, p):
+        c.launches[p["launch"]].curtailed[p["scenario"]] = p["reason"]
+
+
+@on("benchmark.started")
+def _(c: Campaign, e: Event, p: JSON) -> None:
+    c.launches[p["launch"]].run_ns = e.time_ns
+
+
 @on("benchmark.finished")
 def _(c: Campaign, e: Event, p: JSON) -> None:
     if not _serves(c, p):
         return
     launch = c.launches[p["launch"]]
+    pace.measured(c, launch, p["scenario"], e.time_ns)
     row = p["row"]
     kept = {"status": row["status"], "metrics": row["metrics"], "hardware": row.get("hardware")}
     kept |= {"scenario": p["scenario"], "run": p["run"], "seed": p["seed"], "seq": e.seq}

@@ -312,6 +312,16 @@ def _(c: Campaign, e: Event, p: JSON) -> None:
     c.report = p["files"]
 
 
+@on("downloads.listed")
+def _(c: Campaign, e: Event, p: JSON) -> None:
+    c.downloads = c.downloads or p["folders"]
+
+
+@on("cleanup.started")
+def _(c: Campaign, e: Event, p: JSON) -> None:
+    c.cleanup = c.cleanup or dict(p)
+
+
 @on("cleanup.finished")
 def _(c: Campaign, e: Event, p: JSON) -> None:
     c.cleaned = True

@@ -4,7 +4,7 @@ A guard returns None when it holds, else the missing evidence in words. Nothing 
 a random number, so a replay of the ledger asks exactly the questions that were asked when it was written.
 """
 
-from statemachine.guards import beginning, ending, explaining, measuring, patching, reviewing
+from statemachine.guards import beginning, ending, explaining, leasing, measuring, patching, reviewing
 from statemachine.guards.asking import GUARDS, Ask, Guard
 from statemachine.guards.reviewing import MAX_FIX_CYCLES, MAX_STALLS
 
@@ -17,6 +17,7 @@ __all__ = [
     "beginning",
     "ending",
     "explaining",
+    "leasing",
     "measuring",
     "patching",
     "reviewing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from statemachine import evidence, fairness, goodput
+from statemachine import caches, evidence, fairness, goodput, sweep
 from statemachine.evidence import digest
 from statemachine.guards.asking import Ask, guard, unless
 from statemachine.ranking import passes, sla_failures
@@ -46,6 +46,11 @@ def competitor_as_frozen(a: Ask) -> str | None:
     frozen = a.c.launches.get(evidence.search_launch(a.p["framework"], a.p["candidate"]))
     same = frozen is not None and frozen.command == list(a.p["command"]) and frozen.commit == a.p["commit"]
     return unless(same, f"the command and commit that the baseline froze for {a.p['framework']}")
+
+
+@guard
+def caches_as_used(a: Ask) -> str | None:
+    return caches.mistake(a.c, dict(a.p)) or None
 
 
 @guard
@@ -105,10 +110,24 @@ def skip_adds_up(a: Ask) -> str | None:
 
 
 @guard
+def curtailment_adds_up(a: Ask) -> str | None:
+    right = dict(a.p) in sweep.curtailments(a.c, a.p["launch"])
+    return unless(right, "runs by which the candidate cannot win this scenario any more, and their numbers")
+
+
+@guard
+def run_is_wanted(a: Ask) -> str | None:
+    wanted = a.p["scenario"] not in a.c.launches[a.p["launch"]].curtailed
+    return unless(wanted, f"a scenario that was not given up: {a.p['scenario']} was")
+
+
+@guard
 def candidates_settled(a: Ask) -> str | None:
     open_ones = [entry["id"] for entry in evidence.unsettled(a.c, a.p["framework"])]
     if open_ones:
         return f"a result or a reason for {a.p['framework']}: {', '.join(open_ones)}"
+    if cut := sweep.unmeasured(a.c, a.p["framework"]):
+        return f"every run, or candidate.curtailed, for {', '.join(cut)}"
     if a.p["framework"] in a.c.exhausted:
         return f"a search of {a.p['framework']} that is not exhausted yet"
     found = evidence.exhausted(a.c, a.p["framework"])

@@ -15,6 +15,7 @@ from statemachine.fairness import SAME_IN_ALL
 _BEARER = re.compile(r"\bBearer\s+[\w.~+/=-]{16,}")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _API = re.compile(r"(https://|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$))(?!.*@)")
+GPU_CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 FULL_PROMPTS = 80  # what a result needs; fewer check the flow
 
 
@@ -26,6 +27,7 @@ def campaign_rules(spec: JSON) -> Iterator[Finding]:
     yield from _unequal(spec["frameworks"])
     yield from _secrets(spec, "")
     yield from _pulls(spec["knowledge"])
+    yield from _gpus(spec)
     for name, framework in spec["frameworks"].items():
         for variable, value in framework["env"].items():
             if NAMES.search(variable) and value:
@@ -53,6 +55,14 @@ def _checkouts(spec: JSON) -> Iterator[Finding]:
             yield Finding(f"frameworks.{name}.checkout", f"is missing: {why}")
         if patched and not framework["tests"]:
             yield warning(f"frameworks.{name}.tests", "is empty: without tests every patch is refused")
+
+
+def _gpus(spec: JSON) -> Iterator[Finding]:
+    """The lease alone says which GPUs a server sees."""
+    for name, framework in spec["frameworks"].items() if spec["hardware"]["gpu_ids"] else ():
+        for variable in GPU_CHOICE:
+            if variable in framework["env"] or variable in framework["env_from"]:
+                yield Finding(f"frameworks.{name}.env", f"{variable} is set by the lease: leave it to hardware.gpu_ids")
 
 
 def _pulls(knowledge: JSON) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,16 @@ def guarded(
 
 
 def _within(limits: dict[str, Sequence[Path]], argv: Sequence[str]) -> tuple[str, ...]:
+    real = json.dumps(resolved(limits), sort_keys=True)
+    return (sys.executable, "-I", "-S", str(Path(__file__).resolve()), real, "--", *argv)
+
+
+def resolved(limits: Mapping[str, Sequence[Path]]) -> Limits:
+    """Limits by the real paths of this machine.
+
+    Raises:
+        ValueError: a hidden tree lies below a folder that is to be seen, or a protected one below a writable one.
+    """
     real = {name: sorted({str(path.resolve()) for path in paths}) for name, paths in limits.items()}
     for way, apart, what in (
         ("writable", "hidden", "stay hidden"),
@@ -148,7 +158,7 @@ def _within(limits: dict[str, Sequence[Path]], argv: Sequence[str]) -> tuple[str
             for tree in real.get(apart, []):
                 if Path(tree).is_relative_to(seen):
                     raise ValueError(f"{seen} holds {tree}, which is to {what}: name folders that do not")
-    return (sys.executable, "-I", "-S", str(Path(__file__).resolve()), json.dumps(real, sort_keys=True), "--", *argv)
+    return real
 
 
 def is_confined(argv: Sequence[str]) -> bool:
