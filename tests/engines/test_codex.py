@@ -15,8 +15,8 @@ import pytest
 from agent_rig import PROPOSED, Loop, open_loop, used
 from scripted_model import Turn, serving
 
+from sotad import sandbox
 from sotad.activities.context import ActivityFailed
-from sotad.agents import sandbox
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 

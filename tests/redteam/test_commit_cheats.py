@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,9 @@ import statemachine
 from statemachine.machine import IllegalEvent, admit
 from statemachine.state import Campaign
 
-pytestmark = pytest.mark.timeout(300)  # the first to ask for the session's campaign waits for all of it
+# The first to ask for the session's campaign waits for all of it.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 Record = Callable[[str, object], None]
-QUICK = {
-    "changes an event",
-    "tests edited",
-    "exits when tested",
-    "secret: header",
-    "ledger",
-    "tags",
-    "honest",
-    "two objectives",
-}
 CONTRACT = {"objective": "less work", "criteria": ["AC-1"], "success": "the row is cheaper"}
 
 COMMITS = {
@@ -86,11 +77,6 @@ COMMITS = {
 }
 
 
-def each(names: Iterable[str]) -> list[Any]:
-    """Parameters, of which a few are quick enough for the default run."""
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
-
-
 def held(arena: Redteam) -> None:
     """The champion is what the user had checked out, and the ledger verifies, with the daemon stopped."""
     if arena.process and arena.process.poll() is None:
@@ -99,7 +85,7 @@ def held(arena: Redteam) -> None:
     assert not list(chain(arena))
 
 
-@pytest.mark.parametrize("name", each(COMMITS))
+@pytest.mark.parametrize("name", COMMITS)
 def test_a_cheat_in_the_commit_is_refused_by_its_gate(arena: Redteam, name: str, record_property: Record) -> None:
     """The gate is named, the champion stays, the user's repository holds nothing of it."""
     arena.play(f"cheats {name}")
@@ -113,7 +99,7 @@ def test_a_cheat_in_the_commit_is_refused_by_its_gate(arena: Redteam, name: str,
     record_property("cheat", (name, f"gate {COMMITS[name]}"))
 
 
-@pytest.mark.parametrize("group", each(GROUPS))
+@pytest.mark.parametrize("group", GROUPS)
 async def test_what_lies_outside_the_workspace_is_refused_by_the_kernel(
     arena: Redteam, group: str, record_property: Record
 ) -> None:
@@ -148,7 +134,7 @@ UNCONFINED = {
 }
 
 
-@pytest.mark.parametrize("name", each(UNCONFINED))
+@pytest.mark.parametrize("name", UNCONFINED)
 def test_where_the_kernel_cannot_confine_a_gate_refuses(arena: Redteam, name: str, record_property: Record) -> None:
     """The same attempts succeed on a kernel without Landlock; then the gate finds them, and says it."""
     code = arena.home / "code"
@@ -171,7 +157,7 @@ CHANGED_LATER = {  # what the agent does once there is no daemon, and what the n
 }
 
 
-@pytest.mark.parametrize("name", each(CHANGED_LATER))
+@pytest.mark.parametrize("name", CHANGED_LATER)
 def test_a_ledger_that_was_changed_while_no_daemon_ran_is_found_at_the_next_start(
     arena: Redteam, name: str, record_property: Record
 ) -> None:
@@ -200,7 +186,6 @@ def test_a_ledger_that_was_changed_while_no_daemon_ran_is_found_at_the_next_star
     record_property("cheat", (f"{name} while no daemon runs", "the next start"))
 
 
-@pytest.mark.slow
 def test_a_new_release_of_sotad_halts_a_live_campaign_until_somebody_resumes_it(arena: Redteam) -> None:
     """It says what changed and the way on; after `sotactl resume` all is measured anew, and the plan follows that."""
     code, old = arena.home / "code", arena.c.harness
@@ -227,7 +212,6 @@ def test_a_new_release_of_sotad_halts_a_live_campaign_until_somebody_resumes_it(
     held(arena)
 
 
-@pytest.mark.slow
 def test_an_agent_does_not_reach_a_server(arena: Redteam, record_property: Record) -> None:
     """One that runs beside it, of another campaign say, is neither killed nor stopped."""
     argv = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -247,7 +231,6 @@ def test_an_agent_does_not_reach_a_server(arena: Redteam, record_property: Recor
         record_property("cheat", (attempt, "the kernel"))
 
 
-@pytest.mark.slow
 def test_an_agent_that_nothing_confines_is_on_record_as_such(arena: Redteam) -> None:
     """Its every call, a proposal too, says why; the gate of its commit says it again. With a sandbox both say that."""
     arena.play("cheats honest")
@@ -264,7 +247,6 @@ def test_an_agent_that_nothing_confines_is_on_record_as_such(arena: Redteam) -> 
     held(arena)
 
 
-@pytest.mark.slow
 def test_hooks_and_settings_of_the_workspace_run_in_no_git_of_the_daemon(
     arena: Redteam, record_property: Record
 ) -> None:
@@ -278,7 +260,6 @@ def test_hooks_and_settings_of_the_workspace_run_in_no_git_of_the_daemon(
     record_property("cheat", ("traps in the repository", "the daemon: not executed"))
 
 
-@pytest.mark.slow
 def test_a_patch_cannot_reach_the_ledger_when_it_is_run(arena: Redteam, record_property: Record) -> None:
     """What the daemon runs of a patch sees no more of the daemon than the agent did."""
     arena.play("outside payload")
@@ -292,7 +273,7 @@ def test_a_patch_cannot_reach_the_ledger_when_it_is_run(arena: Redteam, record_p
 HONEST = ("honest", "honest in two commits", "honest with a file", "honest with a source", "honest and complete")
 
 
-@pytest.mark.parametrize("name", each(HONEST))
+@pytest.mark.parametrize("name", HONEST)
 def test_no_gate_stands_in_the_way_of_an_honest_patch(arena: Redteam, name: str, record_property: Record) -> None:
     """Every gate passes, the target's tests and the comparison of outputs among them."""
     arena.play(f"cheats {name}")
@@ -319,7 +300,7 @@ PROPOSED = {
 }
 
 
-@pytest.mark.parametrize("name", each(PROPOSED))
+@pytest.mark.parametrize("name", PROPOSED)
 def test_a_proposal_that_breaks_the_form_is_asked_for_three_times(
     arena: Redteam, name: str, record_property: Record
 ) -> None:
@@ -346,7 +327,7 @@ ANSWERED = {
 }
 
 
-@pytest.mark.parametrize("name", each(ANSWERED))
+@pytest.mark.parametrize("name", ANSWERED)
 def test_an_answer_that_is_none_ends_the_try(arena: Redteam, name: str, record_property: Record) -> None:
     """What the agent did without an answer does not count, and three such tries block the campaign."""
     arena.play(f"cheats {name}")
@@ -360,7 +341,7 @@ def test_an_answer_that_is_none_ends_the_try(arena: Redteam, name: str, record_p
     record_property("cheat", (name, "blocked after 3 tries"))
 
 
-@pytest.mark.parametrize("name", each(["no such row", "decline"]))
+@pytest.mark.parametrize("name", ["no such row", "decline"])
 def test_a_proposal_without_an_open_row_settles_the_rows(arena: Redteam, name: str, record_property: Record) -> None:
     """The campaign ends without a patch instead of asking for ever."""
     arena.play(f"cheats {name}")
@@ -373,7 +354,6 @@ def test_a_proposal_without_an_open_row_settles_the_rows(arena: Redteam, name: s
     record_property("cheat", (name, "no_patch"))
 
 
-@pytest.mark.slow
 def test_rows_that_are_not_open_are_not_taken_over(arena: Redteam, record_property: Record) -> None:
     """A row below the share limit, one of another stage, and one of nowhere beside an open one: only that counts."""
     rows, cited = arena.c.tables["rows"], arena.c.rootcause["rows"]
@@ -387,7 +367,6 @@ def test_rows_that_are_not_open_are_not_taken_over(arena: Redteam, record_proper
     record_property("cheat", ("rows that are not open", "propose: not taken over"))
 
 
-@pytest.mark.slow
 def test_a_process_that_was_left_running_is_ended(arena: Redteam, record_property: Record) -> None:
     """Two forks, a session of its own and no mark do not hide it from the shim, which says that it was there."""
     arena.play("cheats left running")
@@ -400,7 +379,6 @@ def test_a_process_that_was_left_running_is_ended(arena: Redteam, record_propert
     record_property("cheat", ("left running", "the shim: ended"))
 
 
-@pytest.mark.slow
 def test_a_secret_that_is_printed_is_in_no_file_of_the_daemon(arena: Redteam, record_property: Record) -> None:
     """Neither the value that was given nor what looks like a token: not in logs, desk, transcripts or ledger."""
     arena.play("cheats printed")
@@ -414,7 +392,6 @@ def test_a_secret_that_is_printed_is_in_no_file_of_the_daemon(arena: Redteam, re
     record_property("cheat", ("prints a secret", "redaction"))
 
 
-@pytest.mark.slow
 def test_a_series_of_questions_waits_for_a_person_each_time(arena: Redteam, record_property: Record) -> None:
     """Each question blocks the campaign until a person answers; the agent cannot answer itself."""
     arena.play("cheats proposal: question")

@@ -27,10 +27,10 @@ def engine(old: str, new: str) -> Edit:
     return ENGINE, old, new
 
 
-def when(condition: str) -> list[Edit]:
+def when(condition: str, gain: Edit = FASTER) -> list[Edit]:
     """Other tokens under a condition on the body, the prompt and the headers of a request."""
     wrong = TOKEN.replace("next_token(", "(1 if " + condition + " else 0) + next_token(")
-    return [FASTER, engine(TOKEN, wrong)]
+    return [gain, engine(TOKEN, wrong)]
 
 
 # --- what the new prompts show --------------------------------------------------------------------
@@ -105,9 +105,11 @@ PLAIN_BEFORE = [
         BODY + '        self.server.plain = 0 if body.get("return_token_ids") else self.server.plain + 1\n',
     ),
 ]
+HALVED: Edit = (WORK, "TOKEN_WORK = 20000", "TOKEN_WORK = 10000")
+"""Requests last long enough to overlap, whatever else the machine does."""
 TIMED: dict[str, list[Edit]] = {
-    "right only when asked one at a time": [*AT_ONCE, *when("self.server.at_once > 1")],
-    "wrong once nobody asks for token ids": [*PLAIN_BEFORE, *when("self.server.plain > 1")],
+    "right only when asked one at a time": [*AT_ONCE, *when("self.server.at_once > 1", HALVED)],
+    "wrong once nobody asks for token ids": [*PLAIN_BEFORE, *when("self.server.plain > 1", HALVED)],
 }
 
 
@@ -118,7 +120,7 @@ def test_other_answers_to_the_timed_requests_are_refused(measured: Measured, che
     measured.play("implementer", implement=[{"edits": TIMED[cheat]}])
     measured.start()
     reverted = measured.settled("patch.reverted", "patch.quarantined", "patch.accepted").payload
-    assert reverted.get("gate") == "timed_outputs"
+    assert reverted.get("gate") == "timed_outputs", measured.why_refused("timed_outputs")
     assert measured.c.attempts["a1"].equivalence is True
     assert "have other text" in measured.why_refused("timed_outputs")
     cancelled(measured)

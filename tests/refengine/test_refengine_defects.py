@@ -96,7 +96,9 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return drive(checkout(tmp_path_factory.mktemp("leader")))
 
 
-@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.parametrize(
+    "name", [each if each == "full-logits" else pytest.param(each, marks=pytest.mark.slow) for each in DEFECTS]
+)
 def test_defect_keeps_outputs_and_its_repair_undoes_it(name: str, tmp_path: Path, expected: dict[str, object]) -> None:
     """A defect changes no token; its repair applies and leads back to the shipped source."""
     folder = checkout(tmp_path)

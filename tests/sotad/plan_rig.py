@@ -22,6 +22,7 @@ from sotad.activities.context import Context
 from sotad.config import parse_campaign
 from sotad.config.daemon import DaemonConfig
 from sotad.daemon.driver import Driver
+from sotad.daemon.hosts import Hosts
 from sotad.daemon.journal import Journal
 from sotad.daemon.resume import IDENTITY, _requests_of
 from sotad.daemon.service import Daemon
@@ -61,7 +62,7 @@ class Planning:
         attempt = known.attempt + 1 if known else 1
         job = {"job": "plan", "activity": "write_plan", "attempt": attempt, "params": {}, "deadline_ns": 2**62}
         await self.record("job.dispatched", job)
-        services = (self.journal, self.driver.host, self.driver.artifacts, self.here.root)
+        services = (self.journal, self.driver.hosts.home, self.driver.artifacts, self.here.root)
         return Context(self.name, "plan", attempt, {}, 2**62, *services)
 
     async def settle(self) -> None:
@@ -98,7 +99,7 @@ async def opened(root: Path) -> AsyncIterator[Planning]:
     ledger.claim_epoch()
     writer = Writer(ledger)
     journal = Journal(ledger, writer, World())
-    driver = Driver(journal, LocalHost(here.runs), Artifacts(here.artifacts), here.root)
+    driver = Driver(journal, Hosts(LocalHost(here.runs)), Artifacts(here.artifacts), here.root)
     try:
         yield Planning(Daemon(here, journal, driver, 1, DaemonConfig()), journal, driver, here)
     finally:
@@ -115,8 +116,9 @@ async def play(rig: Planning, **plan: Any) -> None:
     spec["plan"] = {"source": "template", "draft": None, **plan}
     spec["implementer"] = spec["plan"].pop("implementer", {"driver": "none"})
     simulation = Simulation(spec=spec).run(until=lambda sim: sim.c.phase == "planning")
-    host = {key: value for key, value in (await rig.driver.host.probe()).items() if key in IDENTITY}
-    real: JSON = {"preflight.passed": {"host": host}, "workload.frozen": {"digest": _requests_of(spec)}}
+    found = await rig.driver.hosts.home.probe()
+    host = {key: found[key] for key in (*IDENTITY, "gpus")}
+    real: JSON = {"preflight.passed": {"host": host}, "workload.frozen": {"digest": _requests_of(spec, {})}}
     for event in simulation.events:
         await rig.journal.record(rig.name, event.type, {**event.payload, **real.get(event.type, {})}, actor=event.actor)
     assert rig.c.phase == "planning"

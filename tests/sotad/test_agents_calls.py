@@ -18,9 +18,9 @@ from ledger.events import Event
 from ledger.reader import Reader
 from ledger.store import Ledger
 from ledger.writer import Writer
+from sotad import sandbox
 from sotad.activities.agents import ask_agent, finish_all
 from sotad.activities.context import ActivityFailed, Context
-from sotad.agents import sandbox
 from sotad.agents.examine import examine
 from sotad.agents.flags import BadTool
 from sotad.config import parse_campaign

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sotad.client import Client
 from sotad.paths import StateDir
@@ -230,6 +231,23 @@ async def test_doctor_finds_a_healthy_machine_and_a_sick_ledger(service: Any, do
     sick = await run("doctor")
     assert sick.status == 1
     assert "not a ledger" in sick.out
+
+
+async def test_doctor_looks_at_the_hosts_of_the_daemons_file(here: StateDir, run: Any, tmp_path: Path) -> None:
+    """Each is a line of its own, one that cannot be reached too; a file that is wrong is a line of its own as well."""
+    gone = {"kind": "ssh", "address": "nowhere.invalid", "root": "/srv", "config": "/dev/null", "patience_s": 0.5}
+    hosts = {"beside": {"kind": "local", "root": str(tmp_path / "beside")}, "gone": gone}
+    here.root.mkdir(exist_ok=True)
+    here.config.write_text(yaml.safe_dump({"hosts": hosts}))
+    asked = await run("doctor", "--json")
+    found = {check["check"]: check for check in json.loads(asked.out)["checks"]}
+    assert asked.status == 1 and "beside, gone" in found["configuration"]["detail"]
+    assert found["host beside"]["state"] == "ok" and "cores" in found["host beside"]["detail"]
+    assert found["host gone"]["state"] == "fail" and "nowhere.invalid" in found["host gone"]["detail"]
+    here.config.write_text("hosts: [")
+    found = {check["check"]: check for check in json.loads((await run("doctor", "--json")).out)["checks"]}
+    assert found["configuration"]["state"] == "fail" and str(here.config) in found["configuration"]["detail"]
+    assert not [name for name in found if name.startswith("host ")]
 
 
 @pytest.mark.parametrize("module", ["sotad.cli.control", "sotad.cli.daemon"])

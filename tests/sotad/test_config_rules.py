@@ -96,6 +96,8 @@ ERRORS: list[tuple[dict[str, Any], str, str]] = [
         "one spelling",
     ),
     ({"frameworks__vllm__env": {"HF_TOKEN": "x"}}, "frameworks.vllm.env.HF_TOKEN", "env_from"),
+    ({"frameworks__vllm__env": {"CUDA_VISIBLE_DEVICES": "3"}}, "frameworks.vllm.env", "is set by the lease"),
+    ({"frameworks__vllm__env_from": ["CUDA_VISIBLE_DEVICES"]}, "frameworks.vllm.env", "leave it to hardware.gpu_ids"),
     ({"frameworks__vllm__env_from": ["A B"]}, "frameworks.vllm.env", "no name of an environment variable"),
     ({"frameworks__vllm__backend_policy": "fixed_pytorch"}, "frameworks.vllm.backend_policy", "tensorrt_llm"),
     ({"description": f"uses {TOKEN}"}, "description", "looks like a token"),
@@ -242,7 +244,8 @@ async def test_validate_prints_commands_and_keeps_warnings_apart(run: Any, tmp_p
     path.write_text(yaml.safe_dump(changed(hardware__nodes=2)))
     found = await run("validate", "--print-commands", str(tmp_path), module=DAEMON)
     assert found.status == 0
-    first, sglang, vllm = found.out.splitlines()
+    first, *forecast, sglang, vllm = found.out.splitlines()
+    assert forecast[0].startswith("  search: 2 launches, 2 runs, ")
     assert first == f"{path}: fine, 1 warning"
     assert sglang.startswith("sglang baseline: python -m sglang.launch_server --model-path acme/Acme-9B")
     assert vllm.startswith("vllm baseline: vllm serve acme/Acme-9B")

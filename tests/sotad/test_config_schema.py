@@ -74,6 +74,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"sla": {"max_p50_ttft_ms": 1}}, "sla.max_p50_tpot_ms", "is missing"),
     ({"sla": {**SLA, "min_success_rate": 99}}, "sla.min_success_rate", "less than or equal to 1"),
     ({"sla": {"max_p50_ttft_ms": float("nan"), "max_p50_tpot_ms": 1}}, "sla.max_p50_ttft_ms", "finite"),
+    ({"campaign": "files"}, "campaign", "choose another"),
     ({"hardware": {"gpu_ids": [0, 0]}}, "hardware", "gpu_ids must differ"),
     ({"hardware": {"gpu_ids": [0], "gpu_count": 2}}, "hardware", "gpu_count is 2"),
     ({"frameworks__vllm__kind": "triton"}, "frameworks.vllm.kind", "'sglang', 'vllm'"),
@@ -263,3 +264,13 @@ def test_whatever_is_written_is_a_spec_or_a_list_of_lines(place: tuple[Any, ...]
     else:
         json.dumps(spec, allow_nan=False)
         launches(spec, {})
+
+
+def test_early_stop_is_a_rule_of_the_spec_and_can_be_turned_off() -> None:
+    """On by default with its numbers; `off` in YAML is false, and recorded as none."""
+    rule = {"wrong_stop": 0.01, "launch_noise_pct": 1.0, "noise_pct": None}
+    assert parsed()["search"]["early_stop"] == rule
+    assert parsed(search={"early_stop": {"noise_pct": 2.5}})["search"]["early_stop"] == {**rule, "noise_pct": 2.5}
+    assert parsed(search={"early_stop": False})["search"]["early_stop"] is None
+    assert parsed(caches={"reuse": False})["caches"] == {"reuse": "off", "folder": None}
+    assert "search.early_stop.wrong_stop" in problems(changed(search={"early_stop": {"wrong_stop": 0.5}}))[0]

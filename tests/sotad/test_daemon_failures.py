@@ -86,6 +86,7 @@ def test_servers_that_fail_in_every_way_are_results_of_the_search(rig: Rig) -> N
         frameworks__fork__candidates=[ONLY, deaf, broken],
         frameworks__upstream__candidates=[ONLY, {"id": "dies", "flags": {"slow": 4.0}}],
         budget__ready_s=3,
+        budget__grace_s=2,
     )
     rig.until(lambda: _measuring(rig, "search/upstream/dies"), "the server is being measured")
     server = rig.paths.runs / "small/search/upstream/dies/1/server/pid.json"
@@ -96,6 +97,8 @@ def test_servers_that_fail_in_every_way_are_results_of_the_search(rig: Rig) -> N
     assert "port" in rig.events("candidate.lost")[0].payload["reason"]
     assert launches["search/fork/deaf"].status == "timeout"
     assert "not ready after 3 s" in launches["search/fork/deaf"].reason
+    asked = rig.paths.runs / "small/search/fork/deaf/1/server/spec.json"
+    assert json.loads(asked.read_text())["grace_s"] == 2
     assert (launches["search/fork/broken"].status, launches["search/upstream/dies"].status) == ("failed", "failed")
     assert "exit code 3" in launches["search/fork/broken"].reason
     assert "signal 9" in launches["search/upstream/dies"].reason

@@ -15,6 +15,7 @@ from ledger.writer import Writer
 from sotad.activities.context import Context
 from sotad.config import parse_campaign
 from sotad.daemon.driver import Driver
+from sotad.daemon.hosts import Hosts
 from sotad.daemon.journal import Journal, to_the_end
 from sotad.hosts.base import RunSpec, allowed_environment
 from sotad.hosts.local import LocalHost
@@ -61,7 +62,7 @@ async def test_a_conclusion_that_an_operator_overtakes_is_dropped(
     """Cancelled while the loop is about to write that the budget is used up: no error, one step only."""
     await create(journal, "a", example, wall_clock_s=0.000001)
     c = journal.world.campaigns["a"]
-    driver = Driver(journal, LocalHost(tmp_path / "runs"), Artifacts(tmp_path / "artifacts"), tmp_path)
+    driver = Driver(journal, Hosts(LocalHost(tmp_path / "runs")), Artifacts(tmp_path / "artifacts"), tmp_path)
     by = {"by": "operator:test", "confirmed": False}
     cancelling = asyncio.create_task(journal.record("a", "campaign.cancel_requested", by))
     await asyncio.sleep(0)  # it is on its way to the ledger

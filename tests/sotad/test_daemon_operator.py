@@ -108,6 +108,7 @@ def test_a_budget_that_is_used_up_ends_the_campaign(rig: Rig) -> None:
     exhausted = rig.seen("budget.exhausted").payload
     assert exhausted["used"] >= 2.5
     assert rig.seen("campaign.closed").payload["terminal"] == "budget_exhausted"
+    rig.until(lambda: rig.anchored() == rig.events()[-1].seq, "the end of the campaign is signed at once")
     audit(rig)
 
 
@@ -133,6 +134,7 @@ def test_sigterm_is_graceful_and_what_runs_lives_on(rig: Rig) -> None:
     audit(rig)
 
 
+@pytest.mark.slow
 def test_paused_before_a_step_the_host_is_free_and_the_time_stands_still(rig: Rig) -> None:
     """A job that only waits to write its step neither keeps the lease nor runs out of time."""
     rig.start("--kill", "before:preflight.passed")

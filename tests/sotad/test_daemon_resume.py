@@ -89,7 +89,8 @@ async def frozen(spec: JSON) -> str:
     async def once(type_: str, payload: JSON) -> None:
         recorded.append(payload)
 
-    await freeze_workload(SimpleNamespace(spec=spec, once=once))  # type: ignore[arg-type]
+    world = SimpleNamespace(spec=spec, c=Campaign("c", spec=spec), once=once, artifacts=None)
+    await freeze_workload(world)  # type: ignore[arg-type]
     return str(recorded[0]["digest"])
 
 

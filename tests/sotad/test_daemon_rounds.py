@@ -55,6 +55,20 @@ def halted(rig: Rig, end: Callable[[Rig], object] = Rig.kill) -> None:
     end(rig)
 
 
+def test_a_check_that_told_nothing_is_made_again(rig: Rig) -> None:
+    """A person who resumes the campaign that it blocked gets new launches; what the first ones said counts no more."""
+    rig.start()
+    rig.submit(decision__cap=4, decision__noise_limit_pct=1e-6)
+    first = rig.seen("aa.checked")
+    assert not first.payload["passed"] and "A/A check failed" in rig.seen("campaign.blocked").payload["reason"]
+    rig.client.post("/v1/campaigns/small/resume")
+    second = rig.seen("aa.checked", count=2).payload["decisions"]["chat"]
+    assert second["blocks"] == 4 and second["g_pct"] != first.payload["decisions"]["chat"]["g_pct"]
+    measured = [e.payload["launch"] for e in rig.events("benchmark.finished") if e.payload["launch"].startswith("aa/")]
+    assert len(measured) == 16 and len(set(measured)) == 8
+    cancelled(rig)
+
+
 # --- nothing changed -------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sotad.agents import sandbox
+from sotad import sandbox
 from sotad.cli import doctor
 from sotad.paths import StateDir
 

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sotad.activities.profile import layer_report
 from sotad.analysis.statement import root_cause_text, statement
+from sotad.report.analysis import capacity_document
 
 Event = dict[str, Any]
 
@@ -38,15 +40,42 @@ def capture(path: Path, prefill_us: float, decode_us: float, host: float = 1.0) 
     return str(path)
 
 
-def explained(folder: Path, target: str, leader: str, **more: Any) -> Any:
+def explained(folder: Path, target: str, leader: str, logs: dict[str, str] | None = None, **more: Any) -> Any:
     """What the process writes."""
-    (folder / "asked.json").write_text(
-        json.dumps({"target": {"files": {"": [target]}}, "leader": {"files": {"": [leader]}}, **more})
-    )
+    sides: dict[str, Any] = {"target": {"files": {"": [target]}}, "leader": {"files": {"": [leader]}}}
+    for side, text in (logs or {}).items():
+        sides[side]["log"] = str(folder / f"{side}.log")
+        Path(sides[side]["log"]).write_text(text)
+    (folder / "asked.json").write_text(json.dumps({**sides, **more}))
     command = [sys.executable, "-m", "sotad.analysis.explain", str(folder / "asked.json"), str(folder / "out.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "out.json").read_text())
+
+
+SGLANG_LOG = """\
+[2026-11-21 21:08:48] server_args=ServerArgs(model_path='m', mem_fraction_static=0.85, tp_size=1, dtype='bfloat16')
+[2026-11-21 21:09:03] Load weight begin. avail mem=139.13 GB
+[2026-11-21 21:09:04] Load weight end. elapsed=0.11 s, type=Q, avail mem=123.85 GB, mem usage=15.28 GB.
+[2026-11-21 21:09:07] KV Cache is allocated. dtype: torch.bfloat16, #tokens: 7000, K size: 51.48 GB, V size: 51.48 GB
+[2026-11-21 21:09:07] Memory pool end. avail mem=20.62 GB
+[2026-11-21 21:10:20] max_total_num_tokens=7000, chunked_prefill_size=8192, max_running_requests=40, context_len=8192
+"""
+
+
+def test_memory_is_told_from_the_logs_of_the_servers(tmp_path: Path) -> None:
+    """Each side's own, at the workload's lengths; a log that says nothing of memory is a note, not a failure."""
+    trace = capture(tmp_path / "a.json", 1000, 5000)
+    logs = {"target": SGLANG_LOG, "leader": "a server that tells nothing\n"}
+    found = explained(tmp_path, trace, trace, logs, lengths="100+40")
+    told = found["capacity"]["target"]
+    assert (told["kv_cache_tokens"], told["concurrency"][0]["max_concurrent"]) == (7000, 40)
+    assert told["concurrency"][0]["request_tokens"] == 140
+    event = SimpleNamespace(seq=9, payload={"round": 0, "tables": {}})
+    facts: Any = SimpleNamespace(c=SimpleNamespace(id="c"), all=lambda _: [event], text_of=lambda _: json.dumps(found))
+    (section,) = capacity_document(facts).sections
+    assert section.title == "Round 0, target [#9]" and "KV cache: 7000 tokens" in section.blocks[0].text
+    assert "leader" not in found["capacity"] and any("no capacity of the leader" in note for note in found["notes"])
 
 
 def test_the_stage_that_lost_most_is_the_slow_one(tmp_path: Path) -> None:

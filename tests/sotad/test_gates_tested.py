@@ -51,7 +51,9 @@ def outcome(folder: Path, product: str, command: list[str]) -> Outcome:
     return Outcome(done.returncode, passed_in(f"{done.stdout}\n{done.stderr}"))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [each if each == "unittest" else pytest.param(each, marks=pytest.mark.slow) for each in COMMANDS]
+)
 def test_cheats_that_end_with_0_are_refused_by_the_number_of_tests(tmp_path: Path, command: str) -> None:
     """Early exit, everything skipped, one test fewer: exit code 0 each, refused each; the same tests pass."""
     base = outcome(tmp_path / "base", PRODUCT, COMMANDS[command])

@@ -9,10 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from rig.nvml import StandInNvml
 
 from sotad.hosts import gpus, gpus_nvml
 from sotad.hosts.gpus import Gpu, Process, Reading, looking
@@ -118,100 +117,9 @@ def test_other_texts_are_refused(text: str) -> None:
         parse(text)
 
 
-class FakeNvml:
-    """A stand-in for the module pynvml: one card that has no ECC and no clock settings."""
-
-    class NVMLError(Exception):
-        """As pynvml's own."""
-
-    NVML_TEMPERATURE_GPU = 0
-    NVML_CLOCK_GRAPHICS, NVML_CLOCK_SM, NVML_CLOCK_MEM = 0, 1, 2
-    NVML_MEMORY_ERROR_TYPE_CORRECTED, NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 0, 1
-    NVML_VOLATILE_ECC = 0
-    NVML_DEVICE_MIG_ENABLE = 1
-    nvmlMemory_v2 = 0x02000028
-
-    def __init__(self, starts: bool = True) -> None:
-        self.starts = starts
-        self.open = 0
-
-    def nvmlInit(self) -> None:
-        if not self.starts:
-            raise self.NVMLError("Driver Not Loaded")
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:
-        self.open -= 1
-
-    def nvmlSystemGetDriverVersion(self) -> str:
-        return "570.1"
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
-        return f"handle-{index}"
-
-    def nvmlDeviceGetUUID(self, device: str) -> str:
-        return f"GPU-{device}"
-
-    def nvmlDeviceGetName(self, device: str) -> str:
-        return "Fake Card"
-
-    def nvmlDeviceGetMemoryInfo(self, device: str, version: int | None = None) -> Any:
-        if version:
-            raise self.NVMLError("Function Not Found")
-        return SimpleNamespace(total=80 * 2**30, used=3 * 2**30)
-
-    def nvmlDeviceGetUtilizationRates(self, device: str) -> Any:
-        return SimpleNamespace(gpu=0, memory=0)
-
-    def nvmlDeviceGetTemperature(self, device: str, sensor: int) -> int:
-        return 33
-
-    def nvmlDeviceGetPowerUsage(self, device: str) -> int:
-        return 70_500
-
-    def nvmlDeviceGetEnforcedPowerLimit(self, device: str) -> int:
-        return 300_000
-
-    def nvmlDeviceGetClockInfo(self, device: str, kind: int) -> int:
-        return {1: 1410, 2: 2619}[kind]
-
-    def nvmlDeviceGetApplicationsClock(self, device: str, kind: int) -> int:
-        raise self.NVMLError("Not Supported")
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, device: str) -> int:
-        return 0x1 | 0x4 | 0x40
-
-    def nvmlDeviceGetFieldValues(self, device: str, fields: list[int]) -> list[Any]:
-        known = {74: 5_000_000, 269: 0}
-        return [
-            SimpleNamespace(nvmlReturn=0 if field in known else 3, value=SimpleNamespace(ullVal=known.get(field, 0)))
-            for field in fields
-        ]
-
-    def nvmlDeviceGetTotalEccErrors(self, device: str, kind: int, counter: int) -> int:
-        raise self.NVMLError("Not Supported")
-
-    def nvmlDeviceGetMigMode(self, device: str) -> list[int]:
-        return [1, 1]
-
-    def nvmlDeviceGetComputeRunningProcesses(self, device: str) -> list[Any]:
-        return [SimpleNamespace(pid=9, usedGpuMemory=2 * 2**30), SimpleNamespace(pid=5, usedGpuMemory=None)]
-
-    def nvmlDeviceGetGraphicsRunningProcesses(self, device: str) -> list[Any]:
-        return [SimpleNamespace(pid=9, usedGpuMemory=2 * 2**30)]
-
-    def nvmlSystemGetProcessName(self, pid: int) -> str:
-        if pid == 5:
-            raise self.NVMLError("Not Found")
-        return "server"
-
-
 def test_nvml_is_read_and_closed() -> None:
     """What a card does not support is null, not zero; every call's units are converted; NVML is let go of."""
-    fake = FakeNvml()
+    fake = StandInNvml()
     with looking("nvml", fake) as now:
         found = now([0, 3])
         assert fake.open == 1
@@ -239,7 +147,7 @@ def test_nvml_is_read_and_closed() -> None:
 def test_names_and_numbers_are_those_of_the_real_module() -> None:
     """Each name that the fake has exists in nvidia-ml-py, and the numbers that we write down are its own."""
     real = pytest.importorskip("pynvml")
-    used = [name for name in vars(FakeNvml) if name.startswith(("nvml", "NVML"))]
+    used = [name for name in vars(StandInNvml) if name.startswith(("nvml", "NVML"))]
     assert [name for name in used if not hasattr(real, name)] == []
     reasons = {name.lower(): bit for name, bit in vars(real).items() if name.startswith("nvmlClocksThrottleReason")}
     for name, bit in gpus_nvml._REASONS.items():
@@ -255,7 +163,7 @@ def test_without_a_driver_smi_is_asked(tmp_path: Path, monkeypatch: pytest.Monke
     smi.write_text(f'#!/bin/sh\n[ "$1" = -q ] && cat <<END\n{TWO}\nEND\n')
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with looking("auto", FakeNvml(starts=False)) as now:
+    with looking("auto", StandInNvml(starts=False)) as now:
         found = now([1])
     assert (found.source, [gpu.uuid for gpu in found.gpus], found.missing) == ("nvidia-smi", ["GPU-b"], ())
     assert "Driver Not Loaded" in found.problem
@@ -264,7 +172,7 @@ def test_without_a_driver_smi_is_asked(tmp_path: Path, monkeypatch: pytest.Monke
 def test_with_neither_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reading is empty and names both causes; a GPU that was asked for is missing."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with looking("auto", FakeNvml(starts=False)) as now:
+    with looking("auto", StandInNvml(starts=False)) as now:
         found = now([0])
     assert (found.source, found.gpus, found.missing) == ("none", (), (0,))
     assert "Driver Not Loaded" in found.problem and "no nvidia-smi" in found.problem

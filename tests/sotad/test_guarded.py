@@ -22,12 +22,12 @@ from rig.campaign import Rig, git
 from ledger import catalogue
 from ledger.artifacts import Artifacts
 from ledger.events import Event
+from sotad import sandbox
 from sotad.activities.agents import _confined
 from sotad.activities.context import Context
 from sotad.activities.guard import guarded
 from sotad.activities.patch import run_tests
 from sotad.activities.server import Server, render_launch
-from sotad.agents import sandbox
 from sotad.agents.call import Call, Command
 from sotad.config import parse_campaign
 from sotad.hosts.local import LocalHost
@@ -365,7 +365,7 @@ async def test_patched_tests_write_to_a_copy_and_see_nothing(bench: Bench) -> No
     asked = json.loads(await ctx.output("tests", "spec.json"))
     assert (asked["env"]["PYTHONHASHSEED"], asked["secrets"]) == ("7", [])
     assert deeds(await ctx.output("tests")) == {"r .git", "w here"}
-    assert not list(bench.state.rglob("here")) and not ctx.path("tests", "tree").exists()
+    assert not list(bench.state.rglob("here")) and not Path(ctx.path("tests", "tree")).exists()
 
 
 async def test_only_what_a_patch_can_change_is_guarded(bench: Bench, tmp_path: Path) -> None:

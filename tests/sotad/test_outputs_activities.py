@@ -8,16 +8,14 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from rig.campaign import Rig, git
+from rig.records import Records
 
-from ledger import catalogue
 from ledger.artifacts import Artifacts
-from ledger.events import Event
 from sotad.activities.context import ActivityFailed, Context
 from sotad.activities.freeze import freeze_workload
 from sotad.activities.launch import launch
@@ -27,7 +25,6 @@ from sotad.activities.workspace import Workspace
 from sotad.config import parse_campaign
 from sotad.hosts.local import LocalHost
 from sotad.plan import compose
-from statemachine.fold import APPLY
 from statemachine.state import Attempt, Campaign, Job, Launch
 
 JSON = dict[str, Any]
@@ -36,31 +33,6 @@ BY_LENGTH = {"return 300 + int": "return 300 + (len(prompt) == 8) + int"}
 BY_SEED = {"return 300 + int": "return 300 + (sum(prompt) in KNOWN) + int"}
 EARLY = {'wanted = body["prompt"], body["max_tokens"]': 'wanted = body["prompt"], max(1, body["max_tokens"] - 1)'}
 DEAD = {"    flags = parser.parse_args()\n": "    sys.exit(7)\n"}
-
-
-class Records:
-    """A journal without a machine: events are checked against the catalogue and folded, and never refused."""
-
-    def __init__(self, c: Campaign) -> None:
-        self.world = SimpleNamespace(campaigns={c.id: c}, seq=0)
-        self.events: dict[str, Event] = {}
-        self.clock = time.time_ns
-
-    async def record(self, campaign: str, type_: str, payload: Mapping[str, Any], **about: Any) -> Event:
-        key = about["key"]
-        if key not in self.events:
-            version, checked = catalogue.validate(type_, payload)
-            self.world.seq += 1
-            kept = (self.world.seq, campaign, self.world.seq, self.clock(), 1, type_, version, "daemon", None, key)
-            self.events[key] = Event(*kept, dict(checked), "")
-            APPLY.get(type_, lambda *_: None)(self.world.campaigns[campaign], self.events[key], dict(checked))
-        return self.events[key]
-
-    def find(self, key: str) -> Event | None:
-        return self.events.get(key)
-
-    def of(self, type_: str) -> list[JSON]:
-        return [event.payload for event in self.events.values() if event.type == type_]
 
 
 class Bench:

@@ -112,6 +112,15 @@ def test_the_kindest_calibration_counts() -> None:
     assert judge(found, [(0, 64), (6, 16)])["passed"]
 
 
+def test_a_few_texts_that_batching_left_alone_excuse_nothing() -> None:
+    """Where nothing shows that batching changes texts, what was seen most often says how seldom it does."""
+    found = Counts(pairs=528, compared=528, differing=60, shorter=30, longer=30)
+    assert not judge(found, [(0, 704), (0, 12)])["passed"]
+    assert not judge(found, [(0, 12), (0, 704)])["passed"]
+    assert judge(found, [(0, 12)])["passed"]  # all that is known
+    assert judge(found, [(0, 704), (2, 12)])["passed"]
+
+
 def test_few_more_are_not_refused_however_many_were_asked() -> None:
     """A change in twenty that is no accident may be rounding; one in ten is not."""
     found = Counts(pairs=8000, compared=8000, differing=300, shorter=150, longer=150)

@@ -62,7 +62,7 @@ def test_killed_around_every_kind_of_event(rigs: Rigs, killed: Rig) -> None:
     rig = rigs()
     rig.behave("implementer", "ask\npatch")
     rig.start()
-    rig.submit(**DOUBTED)
+    rig.submit(**DOUBTED, budget__job_s=900, implementer__timeout_s=60)  # a job's time runs on through 32 restarts
     rig.kill()
     while rig.c.phase != "closed":
         process = rig.launch("--kill-each", str(rig.home / "kills"))
@@ -95,6 +95,7 @@ def killed_at_random(rig: Rig, seed: int, kills: int, longest_s: float) -> None:
     rig.start()
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(rigs: Rigs) -> None:
     """Inside activities too: what was interrupted is found again or voided, never guessed."""
     rig = rigs(target_work=None)

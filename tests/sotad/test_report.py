@@ -205,6 +205,7 @@ class Story:
                     "status": "ok",
                     "metrics": metrics,
                     "sla": {**SPEC["sla"], "passed": ttft <= 100},
+                    "cache": {"prefix_cache_hit_rate": 0.25 if p["candidate"] == "slow" else 0.0},
                     "benchmark_command": f"load --seed {seed} {EVIL}",
                 }
                 self.add(
@@ -414,7 +415,7 @@ def test_tree_has_every_file_of_the_layout(files: dict[str, bytes]) -> None:
         benchmark/winning-commands.md benchmark/fairness/diagnostics.md history/model-pr-history-notes.md
         profiles/target-r0.json.gz profiles/leader-r1.json.gz
         analysis/root-cause.md analysis/layer-pipeline.md
-        analysis/kernel-table.md patches/a1.diff patches/a2.diff humanize/model-loop-checkpoint.md
+        analysis/kernel-table.md analysis/capacity.md patches/a1.diff patches/a2.diff humanize/model-loop-checkpoint.md
         humanize/attempt-ledger.md humanize/optimization-ledger.md humanize/source-idea-ledger.md
         humanize/lineage.jsonl final_report.md final_report.html"""
     assert set(expected.split()) <= files.keys()
@@ -517,6 +518,7 @@ def test_report_keeps_the_failures_and_the_exclusions(files: dict[str, bytes]) -
         "No GPU was used",
         "Open pull requests were not scanned",
         "2 measured rows became void",
+        "up to 25% of the prompts' tokens came from a prefix cache, 0% were meant to be shared",
         "pid: 41",
     ):
         assert words in report, words

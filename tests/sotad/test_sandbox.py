@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sotad.agents import sandbox
+from sotad import sandbox
 
 pytestmark = pytest.mark.skipif(bool(sandbox.available()), reason=sandbox.available() or "confined")
 

@@ -60,6 +60,42 @@ def finish(run: Path) -> dict[str, Any]:
     return shim.status(run)
 
 
+MAPS = """
+import mmap, sys, time
+held = []
+for path in sys.argv[1:]:
+    file = open(path, "a+b")
+    file.truncate(64)
+    held.append(mmap.mmap(file.fileno(), 64))
+print("mapped", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no shared memory here")
+def test_shared_memory_that_a_run_made_goes_with_it(tmp_path: Path) -> None:
+    """Not what was there before it, and not what somebody else still uses."""
+    before, own, shared = (Path("/dev/shm", f"sotad-test-{os.getpid()}-{name}") for name in ("before", "own", "shared"))
+    before.write_bytes(b"somebody's")
+    argv = [sys.executable, "-c", MAPS, *map(str, (before, own, shared))]
+    run = prepare(tmp_path / "r", "", argv=argv)
+    other = None
+    try:
+        begin(run)
+        until(lambda: "mapped" in (run / "stdout.log").read_text())
+        other = subprocess.Popen([sys.executable, "-c", MAPS, str(shared)], stdout=subprocess.PIPE)
+        assert other.stdout is not None and other.stdout.readline()
+        call(run, "stop")
+        assert finish(run)["shared_memory"] == [own.name]
+        assert before.exists() and shared.exists() and not own.exists()
+    finally:
+        if other is not None:
+            other.kill()
+            other.communicate()
+        for path in (before, own, shared):
+            path.unlink(missing_ok=True)
+
+
 def number_in(path: Path) -> int:
     return int(until(lambda: path.exists() and path.read_text().strip()))
 

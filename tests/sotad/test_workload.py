@@ -33,11 +33,21 @@ def lines(*rows: Any) -> str:
 
 def test_workload_is_the_same_for_ever(tmp_path: Path) -> None:
     """The bytes of a workload are fixed: a changed digest would make old results incomparable."""
-    assert digest(Scenario(**SCENARIO)) == "385cd1dbc2c46fac802daeb225aff5d67ac3e5fbd6a05184941cc371011a4bfb"
+    assert digest(Scenario(**SCENARIO)) == "a1e7e61ec0a49c9722d9fa7ac57ac98c8c2e3bb91f033aa9196ec8fa1ed49135"
     rows = [{"prompt": f"p{i}", "output_len": i + 1} for i in range(9)]
     chosen = from_file(tmp_path, "jsonl", lines(*rows), num_prompts=4, seed=7)
-    assert [(r.prompt, r.output_len) for r in requests(chosen)] == [("p4", 5), ("p0", 1), ("p5", 6), ("p1", 2)]
+    assert [(r.prompt, r.output_len) for r in requests(chosen)] == [("p4", 5), ("p3", 4), ("p0", 1), ("p1", 2)]
     assert digest(chosen) != digest(chosen.model_copy(update={"seed": 8}))
+
+
+def test_scenarios_of_one_seed_share_no_prompt(tmp_path: Path) -> None:
+    """A server that gets one after the other has nothing of the second in its prefix cache."""
+    long = Scenario(**{**SCENARIO, "name": "long", "input_len": 48})
+    first_tokens = {tuple(prompt[:4]) for prompt in prompts(Scenario(**SCENARIO))}
+    assert not first_tokens & {tuple(prompt[:4]) for prompt in prompts(long)}
+    rows = lines(*({"prompt": f"p{i}", "output_len": 1} for i in range(200)))
+    one, other = (from_file(tmp_path, "jsonl", rows, name=name, num_prompts=20) for name in ("one", "other"))
+    assert len({r.prompt for r in requests(one)} & {r.prompt for r in requests(other)}) < 10
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 40), st.integers())

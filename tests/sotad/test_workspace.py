@@ -18,10 +18,10 @@ import pytest
 from ledger.artifacts import Artifacts
 from ledger.store import Ledger
 from ledger.writer import Writer
+from sotad import sandbox
 from sotad.activities.context import ActivityFailed, Context
 from sotad.activities.patch import implement
 from sotad.activities.workspace import attempt_workspace, head_of, take_over
-from sotad.agents import sandbox
 from sotad.config import parse_campaign
 from sotad.config.sections import Agent
 from sotad.daemon.journal import Journal
@@ -540,7 +540,7 @@ async def test_a_branch_of_somebody_else_is_left_alone(bench: Bench) -> None:
     with pytest.raises(ActivityFailed, match="is of another campaign"):
         await bench.implement()
     assert bench.branch() == theirs != bench.base
-    assert not bench.context().begun
+    assert not await bench.context().begun()
 
 
 async def test_a_workspace_has_no_way_to_the_outside(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from random import Random
 
 from script import GAIN, JSON, PLAN, TESTS_PASS, Outcomes, artifact
 
-from statemachine import evidence, goodput, loop
+from statemachine import caches, evidence, goodput, loop, sweep
 from statemachine.decide import Do
 from statemachine.machine import IllegalEvent
 from statemachine.plan_template import baseline
@@ -16,6 +16,7 @@ from statemachine.ranking import passes, sla_failures
 from statemachine.state import Campaign
 
 Draft = tuple[str, JSON]
+FLAGGED = {"wide": 1.01, "slow": 0.5}  # what a candidate's flags do to the speed
 Effect = Generator[Draft, None, str]
 
 
@@ -54,7 +55,8 @@ class Effects:
             raise Failed("no host")
         if outcome == "granted":
             try:
-                yield "lease.granted", {"host": hardware["host"], "gpu_ids": hardware["gpu_ids"]}
+                wanted = {"host": hardware["host"], "gpu_ids": hardware["gpu_ids"]}
+                yield "lease.granted", {**wanted, "gpus": self.gpus() or None}
                 return "granted"
             except IllegalEvent as taken:
                 if taken.guard != "host_free":
@@ -62,6 +64,11 @@ class Effects:
         yield "resource.wait_started", {"holder": "another campaign", "deadline_ns": self.now_ns}
         yield "resource.wait_expired", {"deadline_ns": self.now_ns}
         return "another campaign kept the host"
+
+    def gpus(self) -> list[JSON]:
+        """The GPUs of the spec as they are found, idle; none where it names none."""
+        ids = self.c.spec["hardware"]["gpu_ids"]
+        return [{"index": n, "uuid": f"GPU-{n}", "memory_mib": 4, "level_mib": 4} for n in ids]
 
     def checked(self, framework: str, commit: str, clean: bool) -> JSON:
         where = {"framework": framework, "repo": f"/src/{framework}", "branch": "main"}
@@ -106,29 +113,41 @@ class Effects:
         p, outcome = do.params, self.outcomes.at("launch")
         who = {"launch": do.job, "attempt": do.attempt}
         about = {key: p[key] for key in ("purpose", "framework", "candidate", "commit")}
-        yield "candidate.launched", {**who, **about, "command": ["serve", p["framework"], json.dumps(p["flags"])]}
+        command = ["serve", p["framework"], json.dumps(p["flags"])]
+        launched = {**who, **about, "command": command, "gpus": self.gpus() or None}
+        yield "candidate.launched", {**launched, **self._caches(do)}
         if outcome in ("failed", "oom", "timeout"):
             yield "candidate.failed", {**who, "status": outcome, "reason": "the server ended", "log": artifact("")}
             return outcome
         yield "candidate.ready", {**who, "startup_s": 1.0}
-        for scenario, seeds in p["seeds"].items():
-            for run, seed in enumerate(seeds):
-                if p["purpose"] == "rate" and goodput.next_rate(self.c, p["framework"], scenario) is None:
-                    break
+        runs = [(scenario, run, seed) for scenario, seeds in p["seeds"].items() for run, seed in enumerate(seeds)]
+        for scenario, run, seed in sweep.in_order(self.c, runs, p["purpose"]):
+            if p["purpose"] == "rate" and goodput.next_rate(self.c, p["framework"], scenario) is None:
+                break
+            if scenario not in self.c.launches[do.job].curtailed:
                 yield from self._measure(do, outcome, {**who, "scenario": scenario, "run": run, "seed": seed})
+                for found in sweep.curtailments(self.c, do.job):
+                    yield "candidate.curtailed", found
         if outcome == "vanishes":
             yield "candidate.lost", {**who, "reason": "the server vanished"}
             raise Lost("the server vanished")
         yield "candidate.stopped", {**who, "log": artifact("")}
         return "measured"
 
+    def _caches(self, do: Do) -> JSON:
+        """Where the launch finds compiled code, in a campaign that looks after it."""
+        p = do.params
+        if "caches" not in self.c.spec:
+            return {}
+        shared = caches.shares(self.c, p["purpose"])
+        folder = f"/caches/{p['framework']}-{p['commit']}" if shared else f"/caches/once/{do.job}-{do.attempt}"
+        return {"caches": {"state": caches.state_of(self.c, folder, p["candidate"]), "folder": folder}}
+
     def _measure(self, do: Do, outcome: str, which: JSON) -> Effect:
         p = do.params
         yield "benchmark.started", which
         gone = p["purpose"] == "heldout" and self.outcomes.at("heldout") == "gone"
-        speed = self.speed.get((p["framework"], "" if gone else p["commit"]), 10.0) * (
-            1.01 if p["candidate"] == "wide" else 1.0
-        )
+        speed = self.speed.get((p["framework"], "" if gone else p["commit"]), 10.0) * FLAGGED.get(p["candidate"], 1.0)
         speed *= self._random.gauss(1.0, self.noise) * (0.5 if outcome == "stalls" else 1.0)
         rate = goodput.next_rate(self.c, p["framework"], which["scenario"]) if p["purpose"] == "rate" else None
         row = self.row(speed, 250.0 if outcome == "misses_sla" or (rate or 0.0) > speed else 40.0)
@@ -139,7 +158,8 @@ class Effects:
             row["cache"] = {"prefix_cache_hit_rate": self.hit_rates[p["framework"]]}
         if outcome == "broken_row":
             row["metrics"]["request_throughput"] = 0.0
-        yield "benchmark.finished", {**which, "row": row, "raw": artifact("")}
+        watched = {"raw": artifact("readings"), "readings": 3, "gpus": self.gpus()} if self.gpus() else None
+        yield "benchmark.finished", {**which, "row": row, "raw": artifact(""), "gpus": watched}
         if p["purpose"] != "search":
             return ""
         about = {key: which[key] for key in ("launch", "scenario")}

@@ -89,7 +89,6 @@ KEPT_ONLY = {
     "benchmark.disturbed",
     "campaign.paused",
     "campaign.closed",
-    "benchmark.started",
     "profile.rejected",
     "patch.refused",
 }

@@ -58,16 +58,14 @@ def one_end_each(events: list[Event]) -> Iterator[str]:
 
 
 def measured_once(events: list[Event]) -> Iterator[str]:
-    """No measurement is counted twice, none of a launch that stands is missing.
-
-    What was measured before a resume found another world stands no longer, nor does what was searched before a
-    comparison turned out not to be fair; the same launch may be measured anew.
-    """
+    """No measurement is counted twice, none of a launch that stands is missing; `_anew` says what may be redone."""
     rows: Counter[tuple[str, str, int, str, int]] = Counter()
-    moved = {e.campaign: e.seq for e in events if e.type == "resume.mismatch"}
-    unfair = {e.campaign: e.seq for e in events if e.type == "fairness.violated"}
-    events = [e for e in events if e.seq > moved.get(e.campaign, 0)]
-    events = [e for e in events if e.seq > unfair.get(e.campaign, 0) or not _searched(e)]
+    anew = list(_anew(events))
+    events = [
+        e
+        for e in events
+        if not any(e.seq <= seq and e.campaign == c and _launch(e).startswith(begin) for c, begin, seq in anew)
+    ]
     stands = {(e.campaign, e.payload["launch"], e.payload["attempt"]) for e in events if e.type == "candidate.stopped"}
     for e in events:
         if e.type == "benchmark.finished":
@@ -90,8 +88,30 @@ def measured_once(events: list[Event]) -> Iterator[str]:
                 )
 
 
-def _searched(e: Event) -> bool:
-    return str(e.payload.get("launch", e.payload.get("job", ""))).startswith("search/")
+def _anew(events: list[Event]) -> Iterator[tuple[str, str, int]]:
+    """What is measured again, and rightly: campaign, how these launches' names begin, and up to which event.
+
+    All of it once a resume found another world, the searches once their comparison turned out not to be fair, and a
+    comparison that told nothing once a person resumed the campaign that it had blocked.
+    """
+    told_nothing: dict[str, list[str]] = {}
+    for e in events:
+        p, campaign = e.payload, told_nothing.setdefault(e.campaign, [])
+        if e.type == "resume.mismatch":
+            yield e.campaign, "", e.seq
+        elif e.type == "fairness.violated":
+            yield e.campaign, "search/", e.seq
+        elif e.type == "gap.decided" and p["verdict"] in ("undecided", "untrusted"):
+            campaign.append(f"gap/r{p['round']}/")
+        elif e.type in ("aa.checked", "heldout.checked") and not p["passed"]:
+            campaign.append(e.type.partition(".")[0] + "/")
+        elif e.type == "campaign.resumed":
+            yield from ((e.campaign, begin, e.seq) for begin in campaign)
+            campaign.clear()
+
+
+def _launch(e: Event) -> str:
+    return str(e.payload.get("launch", e.payload.get("job", "")))
 
 
 ONCE = {  # what there is at most one of for the same values
@@ -136,8 +156,8 @@ def accounted_for(rig: Rig, events: list[Event]) -> Iterator[str]:
         for e in events
         if e.type in ("candidate.lost", "candidate.failed")
     }
-    for path in rig.paths.runs.rglob("bench-*/exit.json"):
-        campaign, *launch, attempt, name = path.parent.relative_to(rig.paths.runs).parts
+    for root, path in ((place, path) for place in rig.roots for path in place.rglob("bench-*/exit.json")):
+        campaign, *launch, attempt, name = path.parent.relative_to(root).parts
         watched = name.endswith("-gpus")  # who watches the GPUs beside a sample measures nothing
         if not watched and json.loads(path.read_text())["exit_code"] == 0:
             at = (campaign, "/".join(launch), attempt)

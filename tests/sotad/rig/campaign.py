@@ -66,6 +66,7 @@ class Rig:
         self.paths = StateDir(home / "state")
         self.client = Client(self.paths.socket, timeout=20)
         self.process: subprocess.Popen[bytes] | None = None
+        self.roots = [self.paths.runs]  # where run directories are
         self.target = home / "target"
         self.leader = home / "leader"
         if not home.exists():
@@ -193,7 +194,7 @@ class Rig:
     def end(self) -> None:
         """No daemon and no run of this rig is left."""
         self.kill()
-        for path in self.paths.runs.rglob("pid.json"):
+        for path in self._claims():
             shim.stop(path.parent)
 
     def submit(self, **changes: Any) -> str:
@@ -282,8 +283,9 @@ class Rig:
         return [process.info["cwd"] or "" for process in psutil.process_iter(["cwd"])]
 
     def anchored(self) -> int | None:
-        """The last event that the daemon's signature covers."""
-        return verify(self.paths.ledger, public_key=PublicKey.load(self.paths.keys / "ledger.pub")).anchored_to
+        """The last event that the daemon's signature covers; None before its first one, which makes the key."""
+        key = self.paths.keys / "ledger.pub"
+        return verify(self.paths.ledger, public_key=PublicKey.load(key)).anchored_to if key.exists() else None
 
     def snapshotted(self) -> int | None:
         """The event after which the state is kept for the next start."""
@@ -294,7 +296,10 @@ class Rig:
     def _marked(self, environment: dict[str, str] | None) -> bool:
         """Whether a run of this rig started it: every run's processes carry the token of its claim."""
         token = (environment or {}).get("SOTAD_RUN")
-        return token is not None and any(token in path.read_text() for path in self.paths.runs.rglob("pid.json"))
+        return token is not None and any(token in path.read_text() for path in self._claims())
+
+    def _claims(self) -> list[Path]:
+        return [path for root in self.roots for path in root.rglob("pid.json")]
 
     # --- back in time -----------------------------------------------------------------------------------
 

@@ -20,10 +20,12 @@ from typing import Any
 from ledger.events import Draft
 from ledger.planning import Outcome, Request
 from ledger.store import Ledger
-from sotad.activities import server
 from sotad.cli.daemon import main
-from sotad.daemon import service
+from sotad.config.hosts import HostConfig
+from sotad.daemon import hosts, service
 from sotad.daemon.driver import Driver
+from sotad.hosts.base import Host
+from sotad.hosts.local import LocalHost
 from statemachine.state import Campaign
 
 OUTSIDE = ("daemon.started", "daemon.stopped")
@@ -92,17 +94,29 @@ def kill_in(seconds: float) -> None:
 
 def take_ports(count: int) -> None:
     """The next ``count`` ports that servers are given are held by somebody else: this process."""
-    original, held = server.free_port, []
+    original, held = LocalHost.free_port, []
 
-    def free_port() -> int:
-        port = original()
+    async def free_port(self: LocalHost) -> int:
+        port = await original(self)
         if len(held) < count:
             import socket
 
             held.append(socket.create_server(("127.0.0.1", port)))
         return port
 
-    server.free_port = free_port
+    LocalHost.free_port = free_port  # type: ignore[method-assign]
+
+
+def as_if_away(switch: Path, home: Path) -> None:
+    """Every host with a definition is treated as another machine, and does not answer while ``switch`` is there."""
+    from away import AwayHost  # this file is run as a script
+
+    elsewhere = tuple(home / name for name in ("state", "target", "leader"))
+
+    def opened(name: str, defined: HostConfig) -> Host:
+        return AwayHost(Path(defined.root), name, switch, elsewhere)
+
+    hosts.opened = opened
 
 
 def wedge(after_s: float, whole_loop: bool) -> None:
@@ -124,6 +138,7 @@ def arguments(argv: Sequence[str]) -> Any:
     parser.add_argument("--kill-in", type=float)
     parser.add_argument("--kill-each", type=Path)
     parser.add_argument("--take-ports", type=int)
+    parser.add_argument("--away", type=Path)
     parser.add_argument("--wedge", choices=("driver", "loop"))
     parser.add_argument("--wedge-after", type=float, default=0.0)
     parser.add_argument("--stalled", type=float, help="seconds after which the loop counts as stuck")
@@ -140,6 +155,8 @@ if __name__ == "__main__":
         kill_in(wanted.kill_in)
     if wanted.take_ports:
         take_ports(wanted.take_ports)
+    if wanted.away:
+        as_if_away(wanted.away, Path(wanted.state).parent)
     if wanted.wedge:
         wedge(wanted.wedge_after, wanted.wedge == "loop")
     if wanted.stalled:

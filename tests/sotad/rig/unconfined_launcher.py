@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
-from sotad.agents import sandbox
+from sotad import sandbox
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
