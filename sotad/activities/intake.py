@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from sotad import git
 from sotad.activities.away import NotFit, fitness, interpreter_there
@@ -22,6 +23,7 @@ from statemachine.evidence import digest
 from statemachine.machine import IllegalEvent
 from statemachine.state import JSON
 
+Result = TypeVar("Result")
 HELP_TIMEOUT_S = 300.0  # real engines import torch before they print a word
 
 
@@ -46,7 +48,9 @@ async def preflight(ctx: Context) -> str:
             failed = {"check": f"workspace {name}", "reason": problem}
             await ctx.once("preflight.failed", failed, "outcome")
             return problem
-        await _probe(ctx, name, framework)
+    frameworks = ctx.spec["frameworks"]
+    for type_, payload in await _all(*(_probe(ctx, name, frameworks[name]) for name in frameworks)):
+        await ctx.once(type_, payload, f"probe-{payload['framework']}")
     try:
         if not ctx.recorded("outcome"):
             harness = await asyncio.to_thread(harness_digest)
@@ -88,7 +92,7 @@ async def _installed(ctx: Context, name: str, framework: JSON) -> str:
     ask = await _identity_command(ctx, driver, command)
     if ask:
         try:
-            found = json.loads(await _ask(ctx, f"identity-{name}", name, framework, ask))
+            found = json.loads(await _ask(ctx, f"identity-{name}", framework, ask))
         except (_ProbeError, ValueError) as error:
             return f"{name}: what is installed cannot be told: {error}"
         if not found["package"]:
@@ -115,24 +119,26 @@ async def _identity_command(ctx: Context, driver: Framework, command: Sequence[s
     return identity_command(driver, command, python, script)
 
 
-async def _probe(ctx: Context, name: str, framework: JSON) -> None:
-    """Capture version and help in the target environment, or record why the framework is unsupported."""
-    if ctx.recorded(f"probe-{name}"):
-        return
+async def _probe(ctx: Context, name: str, framework: JSON) -> tuple[str, JSON]:
+    """Capture version and help in the target environment: the event that says them, or why it is unsupported."""
+    if known := ctx.recorded(f"probe-{name}"):
+        return known.type, known.payload
     driver = FRAMEWORKS[framework["kind"]]
     command = driver.command(framework.get("command"), framework["python"])
     refusal = driver.unsupported(framework["options"])
     try:
         if refusal:
             raise _ProbeError(refusal)
-        helps = driver.help_commands(command).items()
-        texts = {about: await _ask_help(ctx, name, about, framework, argv) for about, argv in helps}
+        folder = await _folder(ctx, name, framework)
         python = None if ctx.host.here or not command else await interpreter_there(ctx, command)
-        version = await _ask(ctx, f"version-{name}", name, framework, driver.version_command(command, python))
+        helps = driver.help_commands(command)
+        version, *texts = await _all(
+            _ask(ctx, f"version-{name}", framework, driver.version_command(command, python), folder),
+            *(_ask_help(ctx, name, about, framework, argv, folder) for about, argv in helps.items()),
+        )
     except _ProbeError as error:
-        await ctx.once("framework.unsupported", {"framework": name, "reason": str(error)}, f"probe-{name}")
-        return
-    text = texts.get("server", b"")
+        return "framework.unsupported", {"framework": name, "reason": str(error)}
+    text = dict(zip(helps, texts, strict=True)).get("server", b"")
     probed = {
         "framework": name,
         "kind": framework["kind"],
@@ -141,20 +147,38 @@ async def _probe(ctx: Context, name: str, framework: JSON) -> None:
         "help": await ctx.keep(text, f"help/{name}.txt"),
         "flags": parse_help(text.decode(errors="replace")).names(),
     }
-    await ctx.once("framework.probed", probed, f"probe-{name}")
+    return "framework.probed", probed
+
+
+async def _all(*works: Awaitable[Result]) -> list[Result]:
+    """Their results, when each has come to its end: nothing that one of them started runs on beside a measurement.
+
+    Raises:
+        Exception: that of the first of them that failed, in their order.
+    """
+    begun = [asyncio.ensure_future(work) for work in works]
+    await asyncio.gather(*begun, return_exceptions=True)
+    return [each.result() for each in begun]
 
 
 class _ProbeError(Exception):
     """A framework could not say its help or version."""
 
 
-async def _ask_help(ctx: Context, name: str, about: str, framework: JSON, argv: Sequence[str]) -> bytes:
+async def _folder(ctx: Context, name: str, framework: JSON) -> str:
+    """Where the framework's commands run: in its checkout, or in a copy of its commit on another host."""
+    if ctx.host.here or not framework.get("checkout"):
+        return framework.get("checkout") or "/"
+    return await checkout(ctx, name, ctx.c.workspaces[name]["commit"])
+
+
+async def _ask_help(ctx: Context, name: str, about: str, framework: JSON, argv: Sequence[str], folder: str) -> bytes:
     """The help of the server or of its benchmark client, for the record and for the flags; empty when it fails.
 
     A server without a help is not given up here: a missing one fails to say its version too.
     """
     try:
-        text = await _ask(ctx, f"help-{name}-{about}", name, framework, argv)
+        text = await _ask(ctx, f"help-{name}-{about}", framework, argv, folder)
     except _ProbeError:
         return b""
     if about != "server":
@@ -162,14 +186,11 @@ async def _ask_help(ctx: Context, name: str, about: str, framework: JSON, argv: 
     return text
 
 
-async def _ask(ctx: Context, run: str, name: str, framework: JSON, argv: Sequence[str]) -> bytes:
+async def _ask(ctx: Context, run: str, framework: JSON, argv: Sequence[str], cwd: str = "/") -> bytes:
     """What a command of the framework prints in its own environment; nothing where there is no command."""
     if not argv:
         return b""
-    cwd = framework.get("checkout") or "/"
     script = argv[1].rpartition("/")[0] if len(argv) > 1 else ""  # a file of ours, where it is one
-    if not ctx.host.here and framework.get("checkout"):
-        cwd = await checkout(ctx, name, ctx.c.workspaces[name]["commit"])
     spec = ctx.command(tuple(argv), timeout_s=HELP_TIMEOUT_S, cwd=cwd, **environment(framework))
     try:
         status = await ctx.run(

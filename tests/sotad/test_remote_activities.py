@@ -119,6 +119,18 @@ async def test_preflight_sends_the_commits_and_tells_of_the_host(bench: Bench) -
     }
 
 
+async def test_the_frameworks_are_asked_all_at_once(tmp_path: Path) -> None:
+    """Real ones import for seconds before they say a word: here each of four commands waits for the other three."""
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    waits = 'n=0; until [ $(ls "$0".* | wc -l) -ge 4 ]; do n=$((n+1)); [ $n -lt 400 ] || exit 9; sleep 0.05; done'
+    python.write_text(f'#!/bin/sh\n: > "$0.$$"\n{waits}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    bench = Bench(tmp_path / "bench", **{f"frameworks__{name}__python": str(python) for name in ("fork", "upstream")})
+    assert await bench.intake() == "passed"
+    assert [each["framework"] for each in bench.journal.of("framework.probed")] == ["fork", "upstream"]
+
+
 @pytest.mark.parametrize(("skew", "way"), [(HOUR_NS, "ahead of"), (-HOUR_NS, "behind")])
 async def test_a_clock_an_hour_off_is_one_clear_message(bench: Bench, skew: int, way: str) -> None:
     """Nothing is measured; whoever wants it so allows more in the host's definition, and a note tells of it."""
