@@ -1,0 +1,30 @@
+"""What the target's patch is held to before anything is served: run by ``python3 -m unittest discover -s checks``."""
+
+import ast
+import unittest
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parents[1] / "sglang" / "srt" / "layers" / "attention"
+
+
+class Attention(unittest.TestCase):
+    def test_every_file_compiles(self):
+        files = list(FOLDER.rglob("*.py"))
+        self.assertGreater(len(files), 20)
+        for file in files:
+            ast.parse(file.read_text(), str(file))
+
+    def test_heads_of_a_slice_are_a_view_of_it(self):
+        """q is a slice of the product that holds q, k and v: its heads can be looked at where they are."""
+        qkv = torch.arange(3 * 48.0).view(3, 48)
+        q = qkv[:, :32]
+        heads = q.view(-1, 4, 8)
+        self.assertFalse(q.is_contiguous())
+        self.assertEqual(heads.data_ptr(), qkv.data_ptr())
+        self.assertTrue(torch.equal(heads, q.contiguous().view(-1, 4, 8)))
+
+
+if __name__ == "__main__":
+    unittest.main()
