@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sotad.cli.options import add_json
+from sotad.cli.options import add_json, add_tokens
 from sotad.cli.output import emit_json, say
 from sotad.errors import BadInput
 
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--input-len", type=int, default=1000, help="prompt tokens (default: %(default)s)")
     parser.add_argument("--output-len", type=int, default=2048, help="tokens a decode stream may take (%(default)s)")
     parser.add_argument("--concurrency", type=int, default=16, help="decode streams (default: %(default)s)")
-    parser.add_argument("--tokens", default="300,30000", metavar="FIRST,LAST", help="token ids to use (%(default)s)")
+    add_tokens(parser)
     parser.add_argument("--seed", type=int, default=0, help="another seed sends other prompts (default: %(default)s)")
     parser.add_argument("--stacks", action="store_true", help="with Python stacks: for --mapping, not for times")
     parser.add_argument("--eager", action="store_true", help="the server runs without CUDA graphs on purpose")
@@ -83,10 +83,6 @@ def _spec(args: argparse.Namespace) -> Any:
 
     how = FRAMEWORKS[args.framework].profiler(str(args.folder.resolve()), Help({}), stacks=args.stacks)
     assert how and how.start and how.stop, "the frameworks of --framework are started and stopped"
-    try:
-        first, last = (int(token) for token in args.tokens.split(","))
-    except ValueError:
-        raise BadInput(f"--tokens {args.tokens}: two numbers, as in 300,30000") from None
     shape = {"input_len": args.input_len}
     try:
         return CaptureSpec(
@@ -103,8 +99,8 @@ def _spec(args: argparse.Namespace) -> Any:
             ],
             expected=Expected(gpu=not args.cpu, graphs=not args.eager),
             seed=args.seed,
-            first_token=first,
-            last_token=last,
+            first_token=args.tokens[0],
+            last_token=args.tokens[1],
         )
     except ValidationError as error:
         wrong = error.errors()[0]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sotad.cli.options import subcommand
+from sotad.cli.options import add_tokens, subcommand
 from sotad.cli.output import emit_json, say, table
 from sotad.errors import BadInput, EngineFault
 
@@ -59,6 +59,7 @@ def _add_workload(group: Any) -> None:
     group.add_argument("--shared-prefix-len", type=int, metavar="TOKENS", default=0, help="common start of all prompts")
     group.add_argument("--num-prompts", type=int, default=80, metavar="N", help="requests (default: %(default)s)")
     group.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: %(default)s)")
+    add_tokens(group)
     files = group.add_mutually_exclusive_group()
     files.add_argument("--dataset", type=Path, metavar="FILE", help="prompts: JSON Lines, or .json for ShareGPT")
     files.add_argument("--trace", type=Path, metavar="FILE", help="requests with timestamps, JSON Lines or CSV")
@@ -140,6 +141,8 @@ def _spec(args: argparse.Namespace, model: str, level: int | None, many: bool) -
         "output_len": args.output_len or (None if file else 128),
         "shared_prefix_len": args.shared_prefix_len,
         "seed": args.seed,
+        "first_token": args.tokens[0],
+        "last_token": args.tokens[1],
     }
     try:
         return LoadSpec(

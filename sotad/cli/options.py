@@ -31,6 +31,25 @@ def subcommand(commands: Any, name: str, what: str, examples: str = "", json: bo
     return parser
 
 
+def token_range(text: str) -> tuple[int, int]:
+    """``FIRST,LAST``: the token ids that random prompts are drawn from; the second is the one behind the last.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not of that form.
+    """
+    try:
+        first, last = (int(token) for token in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: two numbers, as in 300,30000") from None
+    return first, last
+
+
+def add_tokens(parser: Any) -> None:
+    """``--tokens``; ``parser`` may be a group of one."""
+    what = "token ids of random prompts: give the model's vocabulary where it is smaller (default: 300,30000)"
+    parser.add_argument("--tokens", default=(300, 30000), type=token_range, metavar="FIRST,LAST", help=what)
+
+
 def places(args: argparse.Namespace) -> StateDir:
     """The state directory that the arguments mean."""
     return state_dir(getattr(args, "dir", None))

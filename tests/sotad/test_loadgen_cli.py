@@ -23,9 +23,14 @@ sys.exit(main(parser, sys.argv[1:]))
 """
 
 
+VOCABULARY = range(35_000)
+
+
 async def complete(request: web.Request) -> web.StreamResponse:
     """Two tokens per request, 10 ms apart."""
     body = await request.json()
+    if not set(body["prompt"]) <= set(VOCABULARY):
+        return web.json_response({"message": "a token id is out of vocabulary"}, status=400)
     response = web.StreamResponse()
     await response.prepare(request)
     for _ in range(body["max_tokens"]):
@@ -97,6 +102,15 @@ async def test_missed_sla_is_told_with_status_1(endpoint: str) -> None:
     assert all(word in out for word in ("TTFT", "TPOT", "ITL", "E2E", "P99", "SLA missed: max_p50_tpot_ms is"))
 
 
+async def test_a_small_vocabulary(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids that the model does not have are refused by its server; with its range given none is sent."""
+    monkeypatch.setattr(sys.modules[__name__], "VOCABULARY", range(5, 40))
+    status, out, said = await bench(endpoint, *SMALL)
+    assert (status, "out of vocabulary" in out) == (1, True), said
+    status, out, said = await bench(endpoint, *SMALL, "--tokens", "5,40")
+    assert status == 0, (out, said)
+
+
 async def test_interrupt_keeps_what_there_is(endpoint: str) -> None:
     """After Ctrl-C the partial numbers are shown, told as such, and the status is 130."""
     argv = (
@@ -131,6 +145,8 @@ async def test_interrupt_keeps_what_there_is(endpoint: str) -> None:
         (("--dataset", "/no/such.jsonl"), 2, "/no/such.jsonl: cannot be read"),
         (("--out", "/no/such/rows.jsonl"), 2, "/no/such: no such folder"),
         (("--chat",), 2, "name tokenizer"),
+        (("--tokens", "300"), 2, "two numbers, as in 300,30000"),
+        (("--tokens", "40,40"), 2, "first_token must be below last_token"),
         (("--api-key-env", "SOTAD_TEST_NO_SUCH"), 2, "SOTAD_TEST_NO_SUCH"),
     ],
 )
