@@ -43,6 +43,10 @@ class Client:
         """Return the decoded JSON of a POST; raises as :meth:`get`."""
         return self._ask("POST", target, json.dumps(body or {}).encode())
 
+    def campaign(self, name: str) -> dict[str, Any] | None:
+        """One campaign as GET /v1/status tells of it; None when there is none of that name. Raises as :meth:`get`."""
+        return next((c for c in self.get("/v1/status")["campaigns"] if c["campaign"] == name), None)
+
     def stream(self, target: str) -> Iterator[dict[str, Any]]:
         """Yield the events of a server-sent stream until the daemon ends it; raises as :meth:`get`."""
         with self._connect(3 * HEARTBEAT_S) as connection, connection.makefile("rb") as reader:

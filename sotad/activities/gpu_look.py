@@ -11,7 +11,6 @@ from sotad.hosts.gpus_reading import Reading
 from statemachine.state import JSON
 
 LOOK_S = 60.0
-CHUNK = 1 << 22
 
 
 def leased_gpus(ctx: Context) -> list[JSON]:
@@ -28,7 +27,7 @@ async def look(ctx: Context, name: str) -> Reading:
     run = await ctx.unused(name)
     status = await ctx.run(run, looker(ctx, timeout_s=LOOK_S))
     try:
-        return Reading.from_json(json.loads(await everything(ctx, run)))
+        return Reading.from_json(json.loads(await printed(ctx, run)))
     except ValueError:
         why = status.message or f"exit code {status.exit_code}: {await ctx.tail(run)}"
         hint = "" if ctx.host.here else f"; tools in the host's definition must be {MEASURING}"
@@ -40,11 +39,6 @@ def looker(ctx: Context, *argv: str, timeout_s: float) -> RunSpec:
     return ctx.python("-m", "sotad.hosts.gpus", *argv, timeout_s=timeout_s)
 
 
-async def everything(ctx: Context, run: str) -> str:
-    """All that a run printed, however long."""
-    parts: list[bytes] = []
-    offset = 0
-    while part := await ctx.host.read(ctx.run_id(run), "stdout.log", offset, CHUNK):
-        parts.append(part)
-        offset += len(part)
-    return b"".join(parts).decode(errors="replace")
+async def printed(ctx: Context, run: str) -> str:
+    """All that a run that is over printed, however long."""
+    return (await ctx.fetch(run, "stdout.log")).decode(errors="replace")

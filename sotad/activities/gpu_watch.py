@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sotad.activities.context import ActivityFailed, Context
-from sotad.activities.gpu_look import everything, leased_gpus, look, looker
+from sotad.activities.gpu_look import leased_gpus, look, looker, printed
 from sotad.hosts.gpus_judge import disturbances
 from sotad.hosts.gpus_lease import leased, strayed, unfit
 from sotad.hosts.gpus_reading import Reading
@@ -131,7 +131,7 @@ async def end(ctx: Context, name: str, server: str) -> Watched:
         return Watched([])
     ours = set(await ctx.host.processes(ctx.run_id(server)))
     await ctx.stop(f"{name}-gpus")
-    text = await everything(ctx, f"{name}-gpus")
+    text = await printed(ctx, f"{name}-gpus")
     raw = await ctx.keep(gzip.compress(text.encode(), mtime=0), f"benchmark/gpus/{ctx.job}/{name}.jsonl.gz")
     ended = (await ctx.host.status(ctx.run_id(name))).ended_ns
     readings = until([*_readings(text)], ended)

@@ -42,13 +42,13 @@ async def preflight(ctx: Context) -> str:
         check = unfit.check if isinstance(unfit, NotFit) else f"host {ctx.host.name}"
         await ctx.once("preflight.failed", {"check": check, "reason": str(unfit)}, "outcome")
         return str(unfit)
-    for name, framework in ctx.spec["frameworks"].items():
+    frameworks = ctx.spec["frameworks"]
+    for name, framework in frameworks.items():
         problem = await _workspace(ctx, name, framework)
         if problem:
             failed = {"check": f"workspace {name}", "reason": problem}
             await ctx.once("preflight.failed", failed, "outcome")
             return problem
-    frameworks = ctx.spec["frameworks"]
     for type_, payload in await _all(*(_probe(ctx, name, frameworks[name]) for name in frameworks)):
         await ctx.once(type_, payload, f"probe-{payload['framework']}")
     try:
@@ -192,11 +192,9 @@ async def _ask(ctx: Context, run: str, framework: JSON, argv: Sequence[str], cwd
         return b""
     script = argv[1].rpartition("/")[0] if len(argv) > 1 else ""  # a file of ours, where it is one
     spec = ctx.command(tuple(argv), timeout_s=HELP_TIMEOUT_S, cwd=cwd, **environment(framework))
+    folders = [place for place in (cwd, script) if place.startswith("/") and place != "/"]
     try:
-        status = await ctx.run(
-            run,
-            await ctx.serving(run, spec, *(place for place in (cwd, script) if place.startswith("/") and place != "/")),
-        )
+        status = await ctx.run(run, await ctx.serving(run, spec, *folders))
     except RunLost as lost:
         raise _ProbeError(str(lost)) from None
     if not status.succeeded:

@@ -85,10 +85,8 @@ def _submit(args: argparse.Namespace) -> int:
         emit_json(answer)
         return 0
     print(answer["campaign"])
-    expected = next(
-        (c["expected"] for c in daemon.get("/v1/status")["campaigns"] if c["campaign"] == answer["campaign"]), None
-    )
-    for line in in_full(expected) if expected else ():
+    begun = daemon.campaign(answer["campaign"])
+    for line in in_full(begun["expected"]) if begun else ():
         say(line)
     return 0
 

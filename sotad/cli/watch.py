@@ -82,10 +82,9 @@ def asked(event: JSON) -> str:
 def _forecast(found: Client, campaign: str) -> None:
     """What is left now, beside the events: on stderr."""
     with contextlib.suppress(Unreachable):
-        campaigns = found.get("/v1/status")["campaigns"]
-        expected = next((c["expected"] for c in campaigns if c["campaign"] == campaign), None)
-        if expected is not None and expected["parts"]:
-            say(f"{campaign}: {one_forecast(expected)}")
+        now = found.campaign(campaign)
+        if now and now["expected"]["parts"]:
+            say(f"{campaign}: {one_forecast(now['expected'])}")
 
 
 def _chosen(campaigns: list[JSON], name: str | None) -> dict[str, str | None]:

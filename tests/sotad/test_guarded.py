@@ -10,18 +10,16 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from rig.campaign import Rig, git
+from rig.records import Records
 
-from ledger import catalogue
 from ledger.artifacts import Artifacts
-from ledger.events import Event
 from sotad import sandbox
 from sotad.activities.agents import _confined
 from sotad.activities.context import Context
@@ -289,23 +287,6 @@ for name, mode in (("{home}/state/ledger.db", "r"), ("{home}/.ssh/key", "r"), ("
     except OSError:
         pass
 """
-
-
-class Records:
-    """A journal without a machine: events are checked against the catalogue, and never refused."""
-
-    def __init__(self, c: Campaign) -> None:
-        self.world = SimpleNamespace(campaigns={c.id: c}, seq=0)
-        self.events: dict[str, Event] = {}
-        self.clock = time.time_ns
-
-    async def record(self, campaign: str, type_: str, payload: Mapping[str, Any], **about: Any) -> Event:
-        version, checked = catalogue.validate(type_, payload)
-        kept = (1, campaign, 1, self.clock(), 1, type_, version, "daemon", None, about["key"])
-        return self.events.setdefault(about["key"], Event(*kept, dict(checked), ""))
-
-    def find(self, key: str) -> Event | None:
-        return self.events.get(key)
 
 
 class Bench:
