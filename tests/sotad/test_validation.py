@@ -17,7 +17,7 @@ async def test_a_published_ledger_is_sound(path: Path, run: Any) -> None:
     found = await run("ledger", "verify", str(path), "--key", str(path.with_name("ledger.pub")), "--json")
     report = json.loads(found.out)
     assert (found.status, report["ok"], report["problems"]) == (0, True, [])
-    assert report["events"] > report["anchored_to"] > 0
+    assert report["events"] >= report["anchored_to"] > 0
 
 
 def test_there_is_one() -> None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# poll.sh SECONDS [STEP]: where the campaign stands, until it is closed or the time is over.
+# poll.sh SECONDS [FOLDER]: where the campaign stands, a line every half minute; at the end what run.sh packed, into FOLDER.
 . /root/again/env.sh
 until=$((SECONDS + $1))
-while ((SECONDS < until)); do
-    sotactl status --dir $STATE h200 | head -8
-    sotactl events --dir $STATE --campaign h200 | tail -2 | cut -c1-160
-    sotactl status --dir $STATE --json h200 | grep -q '"phase": "closed"' && break
-    sleep "${2:-20}"
+while ((SECONDS < until)) && [ ! -d /root/brought ]; do
+    sotactl events --dir $STATE --campaign h200 2>&1 | tail -1 | cut -c1-150
+    for _ in 1 2 3 4 5 6; do [ -d /root/brought ] || sleep 5; done
 done
+sotactl status --dir $STATE h200 2>&1 | head -9
+[ ! -d /root/brought ] || [ -z "${2:-}" ] || cp /root/brought/* "$2"

@@ -1,7 +1,7 @@
 """What of a run that was brought back is published: ``publish.py BROUGHT OUT``, with ``sotactl`` on the PATH.
 
-BROUGHT holds ``state`` and ``log`` (see bring.sh). OUT gets the ledger as JSON Lines with its public key, the report,
-what ``sotactl analyze trace`` and ``sotactl simulate`` say of the campaign's traces, and the tables of the two clients.
+BROUGHT holds ``state`` and ``log`` (see run.sh). OUT gets the ledger as JSON Lines with its public key, the report, and
+what ``sotactl analyze`` and ``sotactl simulate`` say of the campaign's traces and start-up logs.
 """
 
 import json
@@ -42,9 +42,11 @@ def report(state, out):
 
 
 def explained(brought, events, out):
-    """The first round's traces against each other, and against what the hardware allows."""
-    artifacts, folders, names = Artifacts(brought / "state" / "artifacts"), {}, {}
+    """The first round's traces against each other and against what the hardware allows; the start-up logs."""
+    artifacts, folders, names, logs = Artifacts(brought / "state" / "artifacts"), {}, {}, {}
     for event in events:
+        if event.get("type") == "candidate.stopped" and event["payload"]["launch"].startswith("search/"):
+            logs[event["payload"]["launch"]] = artifacts.read(event["payload"]["log"]["sha256"])
         if event.get("type") == "profile.captured" and event["payload"]["round"] == 0:
             side = event["payload"]["side"]
             folders[side], names[side] = brought / "traces" / side, event["payload"]["framework"]
@@ -57,6 +59,10 @@ def explained(brought, events, out):
     for side, folder in folders.items():
         said = sotactl("simulate", brought / "log" / "config.json", "--trace", folder)
         (out / "explained" / f"limit-{side}.md").write_text(said)
+        log = brought / "log" / f"{names[side]}.log"
+        log.write_bytes(logs[f"search/{names[side]}/baseline"])
+        said = sotactl("analyze", "capacity", log, "--config", brought / "log" / "config.json")
+        (out / "explained" / f"capacity-{side}.md").write_text(said)
 
 
 def main():
@@ -65,8 +71,6 @@ def main():
     events = ledger(brought / "state", out)
     report(brought / "state", out)
     explained(brought, events, out)
-    for table in (brought / "log").glob("clients-*.md"):
-        shutil.copy(table, out)
 
 
 if __name__ == "__main__":
