@@ -11,7 +11,7 @@ chmod +x /root/vllm-python
     --load-format dummy --max-num-seqs 16 >/root/log/clients-server.log 2>&1 &
 server=$!
 trap 'kill $server' EXIT
-until curl -sf -m 2 http://127.0.0.1:8000/health >/dev/null; do kill -0 $server && sleep 1; done
+until curl -sf -m 2 http://127.0.0.1:8000/health >/dev/null; do kill -0 $server; sleep 1; done
 for length in 256 1024; do # the first requests of a server are slower
     sotactl bench run http://127.0.0.1:8000 --input-len $length --output-len 64 --num-prompts 64 --concurrency 16 --seed 99
 done

@@ -45,8 +45,8 @@ def explained(brought, events, out):
     """The first round's traces against each other and against what the hardware allows; the start-up logs."""
     artifacts, folders, names, logs = Artifacts(brought / "state" / "artifacts"), {}, {}, {}
     for event in events:
-        if event.get("type") == "candidate.stopped" and event["payload"]["launch"].startswith("search/"):
-            logs[event["payload"]["launch"]] = artifacts.read(event["payload"]["log"]["sha256"])
+        if event.get("type") == "candidate.stopped":
+            logs[event["payload"]["launch"]] = event["payload"]["log"]["sha256"]
         if event.get("type") == "profile.captured" and event["payload"]["round"] == 0:
             side = event["payload"]["side"]
             folders[side], names[side] = brought / "traces" / side, event["payload"]["framework"]
@@ -60,7 +60,7 @@ def explained(brought, events, out):
         said = sotactl("simulate", brought / "log" / "config.json", "--trace", folder)
         (out / "explained" / f"limit-{side}.md").write_text(said)
         log = brought / "log" / f"{names[side]}.log"
-        log.write_bytes(logs[f"search/{names[side]}/baseline"])
+        log.write_bytes(artifacts.read(logs[f"search/{names[side]}/baseline"]))
         said = sotactl("analyze", "capacity", log, "--config", brought / "log" / "config.json")
         (out / "explained" / f"capacity-{side}.md").write_text(said)
 

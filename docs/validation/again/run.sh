@@ -4,16 +4,16 @@
 set -eu
 . /root/again/env.sh
 began() { sotactl events --dir $STATE --campaign h200 --type candidate.launched --json | grep -q "\"launch\": *\"$1"; }
+closed() { sotactl status --dir $STATE --json h200 | grep -q '"phase": *"closed"'; }
 processes() { date +%T.%N; ps -eo pid,ppid,etimes,args | grep -E 'sotad|vllm|sglang' | grep -v grep | cut -c1-160; }
 
 install_sotad
-bash $AGAIN/checkouts.sh vllm &
-bash $AGAIN/checkouts.sh sglang &
-wait
+bash $AGAIN/checkouts.sh vllm
+bash $AGAIN/checkouts.sh sglang
 sotad start --detach --dir $STATE
 sotactl submit --dir $STATE $AGAIN/campaign.yaml
 
-until began gap/r0/b1; do sleep 2; done
+until began gap/r0/b1 || closed; do sleep 2; done
 {
     processes
     kill -9 "$(pgrep -f 'sotad.cli.daemon start')"
