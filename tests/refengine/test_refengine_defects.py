@@ -36,12 +36,12 @@ def counted():
 engine.scheduler.plan = counted
 while engine.run_step() is not None:
     pass
-keys = engine.cache._keys[0].data_ptr()
+keys = engine.cache._keys[0]  # held, so that its memory cannot be given to the next one
 engine.scheduler.submit(Sequence(id="again", prompt=[1, 2, 3], max_tokens=2))
 while engine.run_step() is not None:
     pass
 json.dump({"outputs": [s.output for s in asked], "decode_steps": sum(batches.values()),
-           "moved": keys != engine.cache._keys[0].data_ptr()}, sys.stdout)
+           "moved": keys.data_ptr() != engine.cache._keys[0].data_ptr()}, sys.stdout)
 """
 
 
