@@ -101,8 +101,28 @@ def cost_blocks(f: Facts) -> list[Block]:
             f"activities, {outside} outside; {found['halted_s']:.1f} s paused or blocked."
         ),
         Table(("activity", "jobs", "seconds (overlaps once)"), rows),
+        *_launch_blocks(f),
         Text(_unpriced(f)),
     ]
+
+
+def _launch_blocks(f: Facts) -> list[Block]:
+    """What launches spent their time on: servers that start, runs, the rest; nothing before the first launch."""
+    whole = sum(seconds for _, seconds in f.c.pace.values())
+    rows = []
+    for name, (number, seconds) in sorted(f.c.pace.items(), key=lambda item: -item[1][1]):
+        part, *of = name.split("/")
+        share = f"{100 * seconds / whole:.1f}%" if whole else ""
+        rows.append((_PARTS[part].format(*of), str(number), f"{seconds / number:.1f}", f"{seconds:.1f}", share))
+    return [Table(("of launches", "number", "mean, s", "together, s", "share"), rows)] if rows else []
+
+
+_PARTS = {  # statemachine.pace names them
+    "startup": "{0} starts, caches {1}",
+    "run": "{0} runs {1}",
+    "rest": "{0}: idle GPU, stop, log",
+    "rate": "runs at a rate",
+}
 
 
 def _unpriced(f: Facts) -> str:
