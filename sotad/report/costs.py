@@ -120,7 +120,7 @@ def _launch_blocks(f: Facts) -> list[Block]:
 _PARTS = {  # statemachine.pace names them
     "startup": "{0} starts, caches {1}",
     "run": "{0} runs {1}",
-    "rest": "{0}: idle GPU, stop, log",
+    "rest": "{0}: waiting, stop, log",
     "rate": "runs at a rate",
 }
 

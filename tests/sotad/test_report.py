@@ -671,7 +671,7 @@ def test_cost_of_launches_is_split_into_starts_runs_and_the_rest() -> None:
     assert lines == [
         "| ours starts, caches warm | 4 | 30.0 | 120.0 | 60.0% |",
         "| ours runs chat | 8 | 5.0 | 40.0 | 20.0% |",
-        "| ours: idle GPU, stop, log | 4 | 5.0 | 20.0 | 10.0% |",
+        "| ours: waiting, stop, log | 4 | 5.0 | 20.0 | 10.0% |",
         "| runs at a rate | 1 | 20.0 | 20.0 | 10.0% |",
     ]
 
