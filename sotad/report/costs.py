@@ -111,7 +111,7 @@ def _launch_blocks(f: Facts) -> list[Block]:
     whole = sum(seconds for _, seconds in f.c.pace.values())
     rows = []
     for name, (number, seconds) in sorted(f.c.pace.items(), key=lambda item: -item[1][1]):
-        part, *of = name.split("/", 2)
+        part, *of = name.split("/")
         share = f"{100 * seconds / whole:.1f}%" if whole else ""
         rows.append((_PARTS[part].format(*of), str(number), f"{seconds / number:.1f}", f"{seconds:.1f}", share))
     return [Table(("of launches", "number", "mean, s", "together, s", "share"), rows)] if rows else []

@@ -663,14 +663,14 @@ def test_cost_of_launches_is_split_into_starts_runs_and_the_rest() -> None:
     assert "of launches" not in text(build(new.c, new.events, new.blobs.__getitem__))
     new.c.pace = {
         "startup/ours/warm": [4, 120.0],
-        "run/ours/a/b": [8, 40.0],
+        "run/ours/chat": [8, 40.0],
         "rest/ours": [4, 20.0],
         "rate": [1, 20.0],
     }
     lines = text(build(new.c, new.events, new.blobs.__getitem__)).split("| of launches |")[1].splitlines()[2:6]
     assert lines == [
         "| ours starts, caches warm | 4 | 30.0 | 120.0 | 60.0% |",
-        "| ours runs a/b | 8 | 5.0 | 40.0 | 20.0% |",
+        "| ours runs chat | 8 | 5.0 | 40.0 | 20.0% |",
         "| ours: waiting, stop, log | 4 | 5.0 | 20.0 | 10.0% |",
         "| runs at a rate | 1 | 20.0 | 20.0 | 10.0% |",
     ]
