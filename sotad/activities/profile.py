@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
@@ -134,7 +135,22 @@ def _shape(ctx: Context, name: str) -> JSON:
 
 
 async def _traced(ctx: Context, stages: list[Stage], name: str) -> list[Trace]:
-    """What one server lifetime yields; without stages, the trace of one pass of the whole scenario."""
+    """What one server lifetime yields; without stages, the trace of one pass of the whole scenario.
+
+    It is noted before the server is ended: a later entry finds the files, and no server to ask.
+    """
+    known = await ctx.find(NOTE, f"{name}.json")
+    if known is None:
+        files = await _serve_and_capture(ctx, stages, name)
+        await ctx.host.put(ctx.run_id(NOTE), f"{name}.json", json.dumps([asdict(file) for file in files]).encode())
+    else:
+        files = [Trace(**file) for file in json.loads(known)]
+    await ctx.stop(name)
+    return files
+
+
+async def _serve_and_capture(ctx: Context, stages: list[Stage], name: str) -> list[Trace]:
+    """Raises: ActivityFailed when the server does not do what its flags say."""
     p = ctx.params
     kind = ctx.spec["frameworks"][p["framework"]]["kind"]
     driver, folder = FRAMEWORKS[kind], ctx.path(name, "traces")
@@ -147,9 +163,8 @@ async def _traced(ctx: Context, stages: list[Stage], name: str) -> list[Trace]:
     server = await Server.start(ctx, kind, command, name)
     await server.ready()
     files = await (_capture(ctx, server, how, folder, stages) if stages else _whole_pass(ctx, server, how))
-    lost = driver.fell_back((await server.log()).decode(errors="replace"), command.rendered.passed)
-    await ctx.stop(name)
-    if lost:
+    if lost := driver.fell_back((await server.log()).decode(errors="replace"), command.rendered.passed):
+        await ctx.stop(name)
         raise ActivityFailed("the server does not do what its flags say: " + "; ".join(lost))
     return files
 
@@ -237,6 +252,8 @@ async def _whole_pass(ctx: Context, server: Server, how: Profiler) -> list[Trace
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
             if not begun:
                 await _pass(ctx, server, "warmup", PROFILE_SEED + ctx.attempt * 1000)
+                with suppress(ActivityFailed):  # there is one to end only where an earlier entry began it
+                    await _post(session, await server.reach(), how.stop)
                 await _post(session, await server.reach(), how.start)
             await _pass(ctx, server, "traced", PROFILE_SEED + ctx.attempt * 1000 + 1)
             answer = await _post(session, await server.reach(), how.stop)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import Any
 
 import pytest
 from rig.audit import audit
 from rig.campaign import Rig, git
+from rig.fixtures import At
 
 from ledger.artifacts import Artifacts
 from ledger.events import Event
@@ -58,6 +60,19 @@ def test_prefill_and_decode_are_captured_apart_and_explained(rig: Rig) -> None:
     rig.client.post("/v1/campaigns/small/cancel")
     rig.seen("campaign.closed")
     audit(rig)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", ["traced", "digest-*"])
+def test_a_capture_goes_on_after_the_daemons_death(at: At, moment: str) -> None:
+    """Begun and not yet seen by a request, or finished and its server ended: no attempt is lost."""
+    rig = at("profiling")
+    rig.launch("--kill-at-run", moment)
+    assert rig.ended() == -signal.SIGKILL
+    rig.start()
+    rig.seen("profile.captured", count=2)
+    assert [job.attempt for job in rig.c.jobs.values() if job.activity == "profile"] == [1, 1]
+    assert rig.events("profile.rejected") == []
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ledger.events import Draft
@@ -24,7 +24,7 @@ from sotad.cli.daemon import main
 from sotad.config.hosts import HostConfig
 from sotad.daemon import hosts, service
 from sotad.daemon.driver import Driver
-from sotad.hosts.base import Host
+from sotad.hosts.base import Host, RunSpec, RunStatus
 from sotad.hosts.local import LocalHost
 from statemachine.state import Campaign
 
@@ -92,6 +92,18 @@ def kill_in(seconds: float) -> None:
     timer.start()
 
 
+def kill_at_run(pattern: str) -> None:
+    """SIGKILL this process when it is about to start a run whose name is like that."""
+    original = LocalHost.start
+
+    async def start(self: LocalHost, run_id: str, spec: RunSpec) -> RunStatus:
+        if PurePosixPath(run_id).match(pattern):
+            die()
+        return await original(self, run_id, spec)
+
+    LocalHost.start = start  # type: ignore[method-assign]
+
+
 def take_ports(count: int) -> None:
     """The next ``count`` ports that servers are given are held by somebody else: this process."""
     original, held = LocalHost.free_port, []
@@ -137,6 +149,7 @@ def arguments(argv: Sequence[str]) -> Any:
     parser.add_argument("--kill", default="")
     parser.add_argument("--kill-in", type=float)
     parser.add_argument("--kill-each", type=Path)
+    parser.add_argument("--kill-at-run", metavar="PATTERN", help="of the last part of a run's id")
     parser.add_argument("--take-ports", type=int)
     parser.add_argument("--away", type=Path)
     parser.add_argument("--wedge", choices=("driver", "loop"))
@@ -151,6 +164,8 @@ if __name__ == "__main__":
         kill_at(*wanted.kill.split(":", 1))
     if wanted.kill_each:
         kill_each(wanted.kill_each)
+    if wanted.kill_at_run:
+        kill_at_run(wanted.kill_at_run)
     if wanted.kill_in:
         kill_in(wanted.kill_in)
     if wanted.take_ports:
