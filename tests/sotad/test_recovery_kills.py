@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -18,11 +19,17 @@ NOT_BEHIND = {"par_or_better": "not behind", "ahead": "not behind"}
 pytestmark = pytest.mark.timeout(300)  # the first to ask for the session's campaign waits for all of it
 
 
-MUST = (  # some of the kinds: that they were met at all
+EVENTS = (  # some of the kinds: that they were met at all
     *("plan.recorded", "summary.recorded", "gate.evaluated timed_outputs", "gate.evaluated nothing_left_running"),
     *("agent.finished propose", "agent.finished implement", "agent.finished review", "human.question"),
     *("human.answered", "patch.quarantined", "human.approved", "heldout.checked", "finalize.opened"),
     *("finalize.unchanged", "job.finished timed", "candidate.stopped", "cleanup.finished"),
+)
+CALLS = (
+    *("put gap/server port", "start gap/server", "start gap/bench-chat-N", "stop gap/server"),
+    *("start profile/traced", "stop profile/server", "start profile/digest-N", "put profile/note traces.json"),
+    *("start implement/implementer", "start tests/tests", "start equivalence/ask-challenger"),
+    *("start review/reviewer", "stop heldout/server", "start clean_up/after"),
 )
 
 
@@ -56,8 +63,9 @@ def test_killed_at_sampled_boundaries_the_campaign_ends_as_if_nothing_had_happen
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_killed_around_every_kind_of_event(rigs: Rigs, killed: Rig) -> None:
-    """One campaign through a kill right before and right after the commit of the first of each kind."""
+@pytest.mark.parametrize(("option", "must"), [("--kill-each", EVENTS), ("--kill-each-call", CALLS)])
+def test_killed_around_every_kind(rigs: Rigs, killed: Rig, option: str, must: Sequence[str]) -> None:
+    """One campaign through a kill right before and right after the first event, or call on the host, of each kind."""
     killed.back_to("end")
     rig = rigs()
     rig.behave("implementer", "ask\npatch")
@@ -65,14 +73,14 @@ def test_killed_around_every_kind_of_event(rigs: Rigs, killed: Rig) -> None:
     rig.submit(**DOUBTED, budget__job_s=900, implementer__timeout_s=60)  # a job's time runs on through 32 restarts
     rig.kill()
     while rig.c.phase != "closed":
-        process = rig.launch("--kill-each", str(rig.home / "kills"))
+        process = rig.launch(option, str(rig.home / "kills"))
         rig.until(lambda process=process: process.poll() is not None or rig.tended().phase == "closed", "a kill", 300)
         if rig.c.phase != "closed":
             assert rig.ended() == -signal.SIGKILL, rig.said()
     rig.kill()
     rig.start()
     rig.stop()
-    assert {f"{when} {kind}" for when in ("before", "after") for kind in MUST} <= set(kills(rig))
+    assert {f"{when} {kind}" for when in ("before", "after") for kind in must} <= set(kills(rig))
     assert outcome(rig) == outcome(killed)
     audit(rig)
     assert [job.job for job in rig.c.jobs.values() if job.attempt != 1 and not asked(job.job)] == []
@@ -108,10 +116,9 @@ def test_killed_at_random_moments(rigs: Rigs) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_at_many_random_moments(rigs: Rigs, seed: int) -> None:
+def test_killed_at_many_random_moments(rigs: Rigs) -> None:
     """The same, all the way through a patch and its review."""
     rig = rigs()
-    killed_at_random(rig, seed=seed, kills=40, longest_s=3.0)
+    killed_at_random(rig, seed=0, kills=40, longest_s=3.0)
     assert rig.finished(600).startswith(VERDICT)
     audit(rig)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from sotad.hosts.local import LocalHost
 from statemachine.state import Campaign
 
 OUTSIDE = ("daemon.started", "daemon.stopped")
+VARYING = re.compile("[0-9a-f]{12}|[0-9]+")  # of a run's name
 
 
 def die() -> None:
@@ -70,6 +72,27 @@ def kill_each(path: Path) -> None:
         return outcomes
 
     Ledger.append_group = append_group  # type: ignore[method-assign]
+
+
+def kill_each_call(path: Path) -> None:
+    """The same for each kind of thing done on a host: a file put, a run started, a run stopped."""
+    for verb in ("put", "start", "stop"):
+        _kill_around(verb, path)
+
+
+def _kill_around(verb: str, path: Path) -> None:
+    original = getattr(LocalHost, verb)
+
+    async def call(self: LocalHost, run_id: str, *rest: Any) -> Any:
+        _, activity, *_, name = PurePosixPath(run_id).parts
+        file = rest[0] if verb == "put" else ""
+        what = f"{verb} {activity}/{VARYING.sub('N', name)} {file}".strip()
+        _die_once(path, [f"before {what}"])
+        answer = await original(self, run_id, *rest)
+        _die_once(path, [f"after {what}"])
+        return answer
+
+    setattr(LocalHost, verb, call)
 
 
 def kind(draft: Draft) -> str:
@@ -149,6 +172,7 @@ def arguments(argv: Sequence[str]) -> Any:
     parser.add_argument("--kill", default="")
     parser.add_argument("--kill-in", type=float)
     parser.add_argument("--kill-each", type=Path)
+    parser.add_argument("--kill-each-call", type=Path)
     parser.add_argument("--kill-at-run", metavar="PATTERN", help="of the last part of a run's id")
     parser.add_argument("--take-ports", type=int)
     parser.add_argument("--away", type=Path)
@@ -164,6 +188,8 @@ if __name__ == "__main__":
         kill_at(*wanted.kill.split(":", 1))
     if wanted.kill_each:
         kill_each(wanted.kill_each)
+    if wanted.kill_each_call:
+        kill_each_call(wanted.kill_each_call)
     if wanted.kill_at_run:
         kill_at_run(wanted.kill_at_run)
     if wanted.kill_in:
