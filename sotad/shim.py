@@ -32,6 +32,7 @@ import os
 import platform
 import re
 import resource
+import select
 import signal
 import sys
 import threading
@@ -374,8 +375,24 @@ class Run:
         write_json(self.directory / "pid.json", self._claim())
         os.write(go_write, b"!")
         os.close(go_write)
-        with os.fdopen(error_read, "rb") as errors:
-            return errors.read().decode("utf-8", "replace") or None
+        return self._refusal(error_read)
+
+    def _refusal(self, errors: int) -> str | None:
+        """Why the command could not be executed; None once it is, or when its end is due while it is still on the way.
+
+        A file system that does not answer can keep it there, and must not keep the shim from ending it.
+        """
+        try:
+            while not self._is_due():
+                if select.select([errors], [], [], TICK_S)[0]:
+                    return os.read(errors, LONGEST_LINE).decode("utf-8", "replace") or None
+            return None
+        finally:
+            os.close(errors)
+
+    def _is_due(self) -> bool:
+        asked = (self.directory / "stop").exists() or signal.SIGTERM in signal.sigpending()
+        return asked or time.monotonic() >= self.deadline
 
     def _claim(self) -> Record:
         child, shim = inspect(self.child), inspect(os.getpid())

@@ -64,7 +64,7 @@ def test_a_lease_waits_for_idle_gpus_and_a_disturbed_sample_is_repeated(rig: Rig
     bench = json.loads((of_launch / "bench-chat-0/pid.json").read_text())
     first = json.loads((of_launch / "bench-chat-0-gpus/stdout.log").read_text().splitlines()[0])
     assert first["time_ns"] < bench["started_ns"], "the reading before the sample is taken before it"
-    asked = [json.loads(path.read_text()) for path in rig.paths.runs.rglob("bench-chat-0*/spec.json.in")]
+    asked = [json.loads(path.read_text()) for path in of_launch.glob("bench-chat-0*/spec.json.in")]
     seeds = {spec["scenario"]["seed"] for spec in asked}
     assert len(seeds) == len(asked) > 1, "the same prompts again would come from the server's prefix cache"
     cancelled(rig, "small")

@@ -140,6 +140,46 @@ def test_missing_working_directory_is_named(tmp_path: Path) -> None:
     assert "working directory /no/such/place" in state["message"]
 
 
+FREEZES = """
+import os, signal, sys
+from sotad import shim
+
+write_json = shim.write_json
+
+def write_and_freeze(path, record):
+    write_json(path, record)
+    if path.name == "pid.json":
+        os.kill(record["pid"], signal.SIGSTOP)
+
+shim.write_json = write_and_freeze
+sys.exit(shim.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "end", "reason"),
+    [
+        (30, lambda run: call(run, "stop"), "stopped"),
+        (30, lambda run: os.kill(shim.status(run)["shim_pid"], signal.SIGTERM), "stopped"),
+        (0.3, lambda run: None, "timeout"),
+    ],
+    ids=["stop", "sigterm", "deadline"],
+)
+def test_a_command_that_hangs_before_it_is_executed_is_ended(
+    tmp_path: Path, limit_s: float, end: Callable[[Path], object], reason: str
+) -> None:
+    """As on a file system that does not answer: the process is there, but not yet the command's program."""
+    run = prepare(tmp_path / "r", "touch began", timeout_s=limit_s, grace_s=0.1)
+    with subprocess.Popen([sys.executable, "-c", FREEZES, str(run)], stdin=subprocess.DEVNULL) as starter:
+        until((run / "pid.json").exists)
+        end(run)
+        state = finish(run)
+        assert starter.wait(15) == 0
+    assert (state["phase"], state["reason"], state["message"]) == ("exited", reason, None)
+    assert (state["signal"], state["survivors"]) == (signal.SIGKILL, [])
+    assert not (run / "began").exists()
+
+
 def test_deadline_ends_a_command_that_ignores_sigterm(tmp_path: Path) -> None:
     """After timeout_s comes SIGTERM, after grace_s SIGKILL, with nobody watching."""
     run = prepare(tmp_path / "r", "trap '' TERM; while :; do sleep 0.1; done", timeout_s=0.3, grace_s=0.3)
