@@ -383,16 +383,13 @@ class Run:
         A file system that does not answer can keep it there, and must not keep the shim from ending it.
         """
         try:
-            while not self._is_due():
-                if select.select([errors], [], [], TICK_S)[0]:
-                    return os.read(errors, LONGEST_LINE).decode("utf-8", "replace") or None
-            return None
+            while not select.select([errors], [], [], TICK_S)[0]:
+                asked = (self.directory / "stop").exists() or signal.SIGTERM in signal.sigpending()
+                if asked or time.monotonic() >= self.deadline:
+                    return None
+            return os.read(errors, LONGEST_LINE).decode("utf-8", "replace") or None
         finally:
             os.close(errors)
-
-    def _is_due(self) -> bool:
-        asked = (self.directory / "stop").exists() or signal.SIGTERM in signal.sigpending()
-        return asked or time.monotonic() >= self.deadline
 
     def _claim(self) -> Record:
         child, shim = inspect(self.child), inspect(os.getpid())

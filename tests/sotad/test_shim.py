@@ -170,11 +170,11 @@ def test_a_command_that_hangs_before_it_is_executed_is_ended(
 ) -> None:
     """As on a file system that does not answer: the process is there, but not yet the command's program."""
     run = prepare(tmp_path / "r", "touch began", timeout_s=limit_s, grace_s=0.1)
-    with subprocess.Popen([sys.executable, "-c", FREEZES, str(run)], stdin=subprocess.DEVNULL) as starter:
-        until((run / "pid.json").exists)
-        end(run)
-        state = finish(run)
-        assert starter.wait(15) == 0
+    starter = subprocess.Popen([sys.executable, "-c", FREEZES, str(run)], stdin=subprocess.DEVNULL)
+    until((run / "pid.json").exists)
+    end(run)
+    state = finish(run)
+    assert starter.wait(15) == 0
     assert (state["phase"], state["reason"], state["message"]) == ("exited", reason, None)
     assert (state["signal"], state["survivors"]) == (signal.SIGKILL, [])
     assert not (run / "began").exists()
