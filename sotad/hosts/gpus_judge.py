@@ -22,7 +22,8 @@ class Limits:
     as a share of the GPU's memory, where the driver does not show whose it is. ``foreign_mib``: a foreign process with
     less is let be (a display server). ``idle_memory_mib``, ``utilization_pct``: what an idle GPU may show.
     ``busy_pct``: from which load on clocks are compared. ``throttled_ms``: how long they may have been held down.
-    ``sm_clock_drop_pct``: how far the SM clock may lie below its highest. ``power_cap``: whether that is throttling.
+    ``sm_clock_drop_pct``, ``memory_clock_drop_pct``: how far a clock may lie below its highest (an H200 under load read
+    3199 MHz once between readings of 3201). ``power_cap``: whether that is throttling.
     """
 
     memory_mib: int = 500
@@ -33,6 +34,7 @@ class Limits:
     busy_pct: int = 50
     throttled_ms: int = 50
     sm_clock_drop_pct: float = 30.0
+    memory_clock_drop_pct: float = 1.0
     power_cap: bool = False
 
     @property
@@ -176,9 +178,11 @@ def _settings(history: Sequence[Gpu]) -> Iterator[str]:
 def _clocks(history: Sequence[Gpu], limits: Limits) -> Iterator[str]:
     """Clocks of busy readings only: an idle GPU lowers them by itself."""
     busy = [gpu for gpu in history if (gpu.utilization_pct or 0) >= limits.busy_pct]
-    memory = sorted({gpu.memory_clock_mhz for gpu in busy if gpu.memory_clock_mhz is not None})
-    if len(memory) > 1:
-        yield f"GPU {busy[0].index}: memory clock changed under load, {memory[0]} to {memory[-1]} MHz"
-    sm = sorted(gpu.sm_clock_mhz for gpu in busy if gpu.sm_clock_mhz is not None)
-    if sm and sm[0] < sm[-1] * (1 - limits.sm_clock_drop_pct / 100):
-        yield f"GPU {busy[0].index}: SM clock changed under load, {sm[0]} to {sm[-1]} MHz"
+    pairs = (
+        ("memory", [gpu.memory_clock_mhz for gpu in busy], limits.memory_clock_drop_pct),
+        ("SM", [gpu.sm_clock_mhz for gpu in busy], limits.sm_clock_drop_pct),
+    )
+    for clock, readings, drop_pct in pairs:
+        known = [mhz for mhz in readings if mhz is not None]
+        if known and min(known) < max(known) * (1 - drop_pct / 100):
+            yield f"GPU {busy[0].index}: {clock} clock changed under load, {min(known)} to {max(known)} MHz"

@@ -58,6 +58,7 @@ def test_an_undisturbed_sample_counts() -> None:
     """Load, our own processes, idle clocks before and after, and a power cap under load are all ordinary."""
     later = {"sw_power_cap": 9_000_000, "hw_thermal_slowdown": 40_000}
     assert judged({"sm_clock_mhz": 1575}, {"memory_used_mib": 504, "throttled_us": later}) == []
+    assert judged({"memory_clock_mhz": 3199}) == []
 
 
 def test_our_own_server_may_take_more_memory() -> None:
