@@ -384,11 +384,12 @@ class CandidateSkipped(Payload):
 
 
 class SampledGpus(Payload):
-    """The GPUs of a sample: every reading by digest, how many there are, and a summary of each GPU."""
+    """The GPUs of a sample: every reading by digest, how many there are, a summary of each GPU and of the CPU."""
 
     raw: Artifact
     readings: int = Field(ge=0)
     gpus: list[JSON]
+    cpu: dict[str, float] = Field(default_factory=dict)
 
 
 @_event("candidate.curtailed")

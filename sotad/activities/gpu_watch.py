@@ -13,7 +13,7 @@ from sotad.activities.gpu_look import leased_gpus, look, looker, printed
 from sotad.hosts.gpus_judge import disturbances
 from sotad.hosts.gpus_lease import leased, strayed, unfit
 from sotad.hosts.gpus_reading import Reading
-from sotad.hosts.gpus_sample import longest_gap_s, summary, until
+from sotad.hosts.gpus_sample import host_cpu, longest_gap_s, summary, until
 from statemachine.machine import IllegalEvent
 from statemachine.state import JSON
 from statemachine.table import HALTED
@@ -136,7 +136,8 @@ async def end(ctx: Context, name: str, server: str) -> Watched:
     ended = (await ctx.host.status(ctx.run_id(name))).ended_ns
     readings = until([*_readings(text)], ended)
     own = [leased(reading, gpus) for reading in readings]
-    evidence = {"raw": raw, "readings": len(readings), "gpus": summary(own, ours)}
+    cpu = host_cpu(readings) if readings else {}
+    evidence = {"raw": raw, "readings": len(readings), "gpus": summary(own, ours), "cpu": cpu}
     return Watched(_reasons(readings, own, gpus, ours), evidence)
 
 

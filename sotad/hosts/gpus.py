@@ -18,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+import psutil
+
 from sotad.hosts.gpus_judge import Limits, disturbances, occupied
 from sotad.hosts.gpus_nvml import Nvml, NvmlError
 from sotad.hosts.gpus_reading import Gpu, Process, Reading
@@ -26,6 +28,7 @@ from sotad.hosts.gpus_smi import SmiError, parse, query
 __all__ = ["Gpu", "Limits", "Process", "Reading", "disturbances", "look", "looking", "occupied"]
 
 SOURCES = ("auto", "nvml", "nvidia-smi")
+ASKED_AGAIN = 3  # times: a run that is stopped signals its group, and then each process once more
 
 
 class Look(Protocol):
@@ -58,7 +61,7 @@ def looking(source: str = "auto", module: Any = None) -> Iterator[Look]:
 
 def _by_nvml(ids: Collection[int] | None, nvml: Nvml) -> Reading:
     try:
-        return _chosen(ids, Reading(time_ns=time.time_ns(), source="nvml", driver=nvml.driver, gpus=nvml.gpus()))
+        return _chosen(ids, _reading(source="nvml", driver=nvml.driver, gpus=nvml.gpus()))
     except NvmlError as error:
         return _nothing(ids, str(error))
 
@@ -68,12 +71,23 @@ def _by_smi(ids: Collection[int] | None, problem: str) -> Reading:
         driver, gpus = parse(query())
     except SmiError as error:
         return _nothing(ids, "; ".join(filter(None, (problem, str(error)))))
-    found = Reading(time_ns=time.time_ns(), source="nvidia-smi", driver=driver, problem=problem, gpus=gpus)
-    return _chosen(ids, found)
+    return _chosen(ids, _reading(source="nvidia-smi", driver=driver, problem=problem, gpus=gpus))
 
 
 def _nothing(ids: Collection[int] | None, problem: str) -> Reading:
-    return _chosen(ids, Reading(time_ns=time.time_ns(), source="none", problem=problem))
+    return _chosen(ids, _reading(source="none", problem=problem))
+
+
+def _reading(**shown: Any) -> Reading:
+    return Reading(time_ns=time.time_ns(), cpu=_cpu(), **shown)
+
+
+def _cpu() -> dict[str, float]:
+    """See `Reading`; user time counts that of guests already."""
+    times = psutil.cpu_times()._asdict()
+    busy = sum(times.get(kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq"))
+    stolen = {"stolen_s": round(times["steal"], 2)} if "steal" in times else {}
+    return {"busy_s": round(busy, 2), **stolen}
 
 
 def _chosen(ids: Collection[int] | None, found: Reading) -> Reading:
@@ -84,10 +98,17 @@ def _chosen(ids: Collection[int] | None, found: Reading) -> Reading:
 
 
 def watch(now: Look, ids: Collection[int] | None, seconds: float, out: TextIO, stop: threading.Event) -> None:
-    """Write a reading a line: at once, every ``seconds``, and a last one when ``stop`` is set."""
-    stopped = False
+    """Write a reading a line: at once, every ``seconds``, and a last one when ``stop`` is set.
+
+    Who tells a watcher to stop may tell its nvidia-smi, too: what that did not get to say is asked for again.
+    """
+    stopped, again = False, ASKED_AGAIN
     while True:
-        out.write(json.dumps(now(ids).to_json(), sort_keys=True) + "\n")
+        reading = now(ids)
+        if stop.is_set() and reading.source == "none" and again:
+            again -= 1
+            continue
+        out.write(json.dumps(reading.to_json(), sort_keys=True) + "\n")
         out.flush()
         if stopped:
             return

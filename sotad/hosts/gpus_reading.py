@@ -58,7 +58,8 @@ class Gpu:
 class Reading:
     """The GPUs asked for at ``time_ns`` (UTC), and the indices of those that are ``missing``.
 
-    ``source`` is nvml, nvidia-smi or none; ``problem`` says why it is not a better one.
+    ``source`` is nvml, nvidia-smi or none; ``problem`` says why it is not a better one. ``cpu`` counts seconds of all
+    the host's cores since it booted: ``busy_s`` of work, ``stolen_s`` that a hypervisor gave to others (if it says so).
     """
 
     time_ns: int
@@ -67,6 +68,7 @@ class Reading:
     problem: str = ""
     gpus: tuple[Gpu, ...] = ()
     missing: tuple[int, ...] = ()
+    cpu: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The reading as plain JSON data."""

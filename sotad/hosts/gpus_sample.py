@@ -35,6 +35,18 @@ def summary(readings: Sequence[Reading], ours: Collection[int]) -> list[JSON]:
     return [_figures(history, ours) for history in histories]
 
 
+def host_cpu(readings: Sequence[Reading]) -> JSON:
+    """How many of the host's cores were busy, and how many were stolen, on the mean from first to last reading."""
+    first, last = readings[0], readings[-1]
+    seconds = (last.time_ns - first.time_ns) / 1e9
+    known = {"busy_cores": "busy_s", "stolen_cores": "stolen_s"} if seconds > 0 else {}
+    return {
+        name: round((last.cpu[counter] - first.cpu[counter]) / seconds, 2)
+        for name, counter in known.items()
+        if counter in first.cpu and counter in last.cpu
+    }
+
+
 def _figures(history: Sequence[Gpu], ours: Collection[int]) -> JSON:
     first, last = history[0], history[-1]
     pids = {process.pid for gpu in history for process in gpu.processes}

@@ -52,7 +52,7 @@ def _shown(f: Facts) -> list[Block]:
         return []
     note = Text("While samples were measured, disturbed ones included; every reading is in the samples' artifacts.")
     rows = [_row(found) for found in seen.values()]
-    return [note, Table(SHOWN, rows), Items(list(_unused(seen.values())), empty="")]
+    return [note, Table(SHOWN, rows), Items([*_unused(seen.values()), *_host_cpu(f)], empty="")]
 
 
 def _row(found: Sequence[tuple[int, JSON]]) -> list[str]:
@@ -90,6 +90,17 @@ def _unused(found: Iterable[Sequence[tuple[int, JSON]]]) -> Iterator[str]:
         if idle:
             index = samples[0][1]["index"]
             yield f"GPU {index} was leased, and no process of ours was on it in {len(idle)} samples {cite_range(idle)}"
+
+
+def _host_cpu(f: Facts) -> Iterator[str]:
+    """The busiest sample and the one that most was stolen from: an engine that waits for its CPU shows either."""
+    events = f.all("benchmark.finished", "benchmark.disturbed")
+    samples = [((event.payload.get("gpus") or {}).get("cpu") or {}, event.seq) for event in events]
+    for figure, what in (("busy_cores", "were busy"), ("stolen_cores", "were stolen by its hypervisor")):
+        found = sorted((cpu[figure], seq) for cpu, seq in samples if figure in cpu)
+        if found:
+            middle, (most, seq) = found[len(found) // 2][0], found[-1]
+            yield f"of the host's CPU {middle:.2f} cores {what} in the median sample, {most:.2f} at most {cite(seq)}"
 
 
 def _several(gpus: Sequence[JSON], key: str) -> list[Any]:

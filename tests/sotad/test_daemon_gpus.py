@@ -60,6 +60,7 @@ def test_a_lease_waits_for_idle_gpus_and_a_disturbed_sample_is_repeated(rig: Rig
     raw, summary = readings(rig, finished["gpus"]), finished["gpus"]["gpus"][0]
     assert len(raw) >= finished["gpus"]["readings"] >= 2
     assert summary["memory_mib"] == [500, 500, 500] and summary["foreign_pids"] == []
+    assert finished["gpus"]["cpu"]["busy_cores"] > 0, "the load generator and its server worked here"
     of_launch = rig.paths.runs / "small" / finished["launch"] / "1"
     bench = json.loads((of_launch / "bench-chat-0/pid.json").read_text())
     first = json.loads((of_launch / "bench-chat-0-gpus/stdout.log").read_text().splitlines()[0])

@@ -18,7 +18,7 @@ from sotad.activities.gpu_watch import _readings
 from sotad.hosts.gpus import Reading, looking
 from sotad.hosts.gpus_judge import disturbances
 from sotad.hosts.gpus_lease import identities, leased, strayed, unfit, unreturned, visible
-from sotad.hosts.gpus_sample import longest_gap_s, summary, until
+from sotad.hosts.gpus_sample import host_cpu, longest_gap_s, summary, until
 from sotad.hosts.gpus_smi import parse
 
 DATA = Path(os.environ.get("SOTAD_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -105,6 +105,19 @@ def test_the_process_of_a_real_h200_is_somebody_elses_or_ours() -> None:
     assert (figures["memory_mib"], figures["power_w"], figures["used"]) == ([692, 692, 692], 119.3, True)
     assert figures["foreign_pids"] == [] and figures["throttled_ms"] == {}
     assert summary([found, found], set())[0]["foreign_pids"] == [4137]
+
+
+def test_what_a_sample_had_of_its_hosts_cpu() -> None:
+    """Cores on the mean between first and last reading; what a system does not count is left out, never zero."""
+    counts = (
+        {"busy_s": 100.0, "stolen_s": 7.0},
+        {"busy_s": 101.0, "stolen_s": 7.0},
+        {"busy_s": 108.0, "stolen_s": 7.5},
+    )
+    found = [replace(read(at_s=at), cpu=cpu) for at, cpu in zip((0, 1, 4), counts, strict=True)]
+    assert host_cpu(found) == {"busy_cores": 2.0, "stolen_cores": 0.12}
+    assert host_cpu([replace(each, cpu={"busy_s": each.cpu["busy_s"]}) for each in found]) == {"busy_cores": 2.0}
+    assert host_cpu(found[:1]) == host_cpu([read(at_s=0), read(at_s=1)]) == {}
 
 
 def test_what_a_sample_comes_to() -> None:

@@ -157,6 +157,17 @@ def test_names_and_numbers_are_those_of_the_real_module() -> None:
         assert getattr(real, f"NVML_FI_DEV_CLOCKS_EVENT_REASON_{constant}") == field
 
 
+def test_the_hosts_cpu_is_read_beside() -> None:
+    """What this process works between two looks is among the seconds that the host was busy."""
+    with looking("nvml", StandInNvml()) as now:
+        before, began = now(), time.process_time()
+        while time.process_time() < began + 0.3:
+            pass
+        after = now()
+    assert after.cpu["busy_s"] - before.cpu["busy_s"] > 0.2
+    assert Reading.from_json(json.loads(json.dumps(after.to_json()))) == after
+
+
 def test_without_a_driver_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NVML does not start: the reading is nvidia-smi's, and says why."""
     smi = tmp_path / "nvidia-smi"
@@ -225,3 +236,19 @@ def test_watching_ends_when_it_is_told_to(tmp_path: Path) -> None:
     readings = [Reading.from_json(json.loads(line)) for line in out.read_text().splitlines()]
     times = [reading.time_ns for reading in readings]
     assert len(times) >= 3 and times == sorted(times)
+
+
+def test_an_nvidia_smi_that_is_stopped_with_its_watcher_is_asked_again(tmp_path: Path) -> None:
+    """A run's stop reaches the whole process group: a look that it cut short is no card that went missing."""
+    asked, out, smi = tmp_path / "asked", tmp_path / "gpus.jsonl", tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\necho >>{asked}\n[ $(wc -l <{asked}) != 2 ] || sleep 60\ncat <<END\n{TWO}\nEND\n")
+    smi.chmod(0o755)
+    command = [sys.executable, "-m", "sotad.hosts.gpus", "--watch", "0.01", "--out", str(out), "--source", "nvidia-smi"]
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True) as watcher:
+        while watcher.poll() is None and (not asked.exists() or asked.read_text().count("\n") < 2):
+            time.sleep(0.01)
+        os.killpg(watcher.pid, signal.SIGTERM)
+        assert watcher.wait(20) == 0
+    readings = [Reading.from_json(json.loads(line)) for line in out.read_text().splitlines()]
+    assert len(readings) >= 3 and {reading.source for reading in readings} == {"nvidia-smi"}

@@ -24,6 +24,7 @@ from sotad.report.attempts import attempt_entries
 from sotad.report.checkpoint import checkpoint_of
 from sotad.report.digests import digest_entries
 from sotad.report.facts import Facts
+from sotad.report.gpus import gpu_blocks
 from sotad.report.ideas import idea_entries
 from sotad.report.issues import issue_entries
 from sotad.report.ledgers import ledger_files
@@ -124,6 +125,25 @@ def test_an_attempt_costs_what_its_servers_and_agents_used(loop: Simulation) -> 
     assert (first["agents"]["cost_unknown"], first["agents"]["tokens_unknown"]) == (1, 1)
     calls = loop.c.spent["calls"]
     assert sum(e["agents"]["calls"] for e in attempt_entries(facts(loop))) == calls, "no call is counted twice or lost"
+
+
+def test_the_hosts_cpu_is_told_with_the_sample_that_had_least_of_it() -> None:
+    """The median of all samples and the worst, disturbed ones included; nothing for ledgers from before it was read."""
+    about = {"launch": "l", "attempt": 1, "scenario": "chat", "run": 0, "seed": 1}
+    gpu = {"index": 0, "uuid": "GPU-a"}
+    events = [Event(1, "c", 1, 1, 1, "lease.granted", 1, "daemon", None, None, {"gpus": [gpu]}, b"")]
+    for seq, cores in enumerate((0.1, 2.5, 0.2), start=2):
+        gpus = {"raw": {}, "readings": 2, "gpus": [gpu], "cpu": {"busy_cores": 10 * cores, "stolen_cores": cores}}
+        events.append(
+            Event(seq, "c", seq, seq, 1, "benchmark.finished", 1, "daemon", None, None, {**about, "gpus": gpus}, b"")
+        )
+    text = str(gpu_blocks(Facts(Campaign("c"), events, gone)))
+    assert "2.00 cores were busy in the median sample, 25.00 at most [#3]" in text
+    assert "0.20 cores were stolen by its hypervisor in the median sample, 2.50 at most [#3]" in text
+    old = [
+        event._replace(payload={**event.payload, "gpus": {**event.payload["gpus"], "cpu": {}}}) for event in events[1:]
+    ]
+    assert "cores" not in str(gpu_blocks(Facts(Campaign("c"), [events[0], *old], gone)))
 
 
 def test_gpu_seconds_are_unknown_where_no_gpu_is_named() -> None:
