@@ -136,8 +136,7 @@ async def end(ctx: Context, name: str, server: str) -> Watched:
     ended = (await ctx.host.status(ctx.run_id(name))).ended_ns
     readings = until([*_readings(text)], ended)
     own = [leased(reading, gpus) for reading in readings]
-    cpu = host_cpu(readings) if readings else {}
-    evidence = {"raw": raw, "readings": len(readings), "gpus": summary(own, ours), "cpu": cpu}
+    evidence = {"raw": raw, "readings": len(readings), "gpus": summary(own, ours), "cpu": host_cpu(readings)}
     return Watched(_reasons(readings, own, gpus, ours), evidence)
 
 

@@ -37,12 +37,14 @@ def summary(readings: Sequence[Reading], ours: Collection[int]) -> list[JSON]:
 
 def host_cpu(readings: Sequence[Reading]) -> JSON:
     """How many of the host's cores were busy, and how many were stolen, on the mean from first to last reading."""
+    if len(readings) < 2:
+        return {}
     first, last = readings[0], readings[-1]
     seconds = (last.time_ns - first.time_ns) / 1e9
-    known = {"busy_cores": "busy_s", "stolen_cores": "stolen_s"} if seconds > 0 else {}
+    counted = {"busy_cores": "busy_s", "stolen_cores": "stolen_s"}.items()
     return {
         name: round((last.cpu[counter] - first.cpu[counter]) / seconds, 2)
-        for name, counter in known.items()
+        for name, counter in counted
         if counter in first.cpu and counter in last.cpu
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
 from typing import Any
 
 from sotad.report.document import Block, Items, Table, Text
@@ -93,13 +94,13 @@ def _unused(found: Iterable[Sequence[tuple[int, JSON]]]) -> Iterator[str]:
 
 
 def _host_cpu(f: Facts) -> Iterator[str]:
-    """The busiest sample and the one that most was stolen from: an engine that waits for its CPU shows either."""
+    """What is usual, and the sample with most of it: of an engine that waits for its CPU, a slow run may show here."""
     events = f.all("benchmark.finished", "benchmark.disturbed")
     samples = [((event.payload.get("gpus") or {}).get("cpu") or {}, event.seq) for event in events]
     for figure, what in (("busy_cores", "were busy"), ("stolen_cores", "were stolen by its hypervisor")):
-        found = sorted((cpu[figure], seq) for cpu, seq in samples if figure in cpu)
+        found = [(cpu[figure], seq) for cpu, seq in samples if figure in cpu]
         if found:
-            middle, (most, seq) = found[len(found) // 2][0], found[-1]
+            middle, (most, seq) = median(cores for cores, _ in found), max(found)
             yield f"of the host's CPU {middle:.2f} cores {what} in the median sample, {most:.2f} at most {cite(seq)}"
 
 

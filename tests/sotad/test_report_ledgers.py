@@ -127,7 +127,7 @@ def test_an_attempt_costs_what_its_servers_and_agents_used(loop: Simulation) -> 
     assert sum(e["agents"]["calls"] for e in attempt_entries(facts(loop))) == calls, "no call is counted twice or lost"
 
 
-def test_the_hosts_cpu_is_told_with_the_sample_that_had_least_of_it() -> None:
+def test_the_hosts_cpu_is_told_with_the_sample_that_took_most_of_it() -> None:
     """The median of all samples and the worst, disturbed ones included; nothing for ledgers from before it was read."""
     about = {"launch": "l", "attempt": 1, "scenario": "chat", "run": 0, "seed": 1}
     gpu = {"index": 0, "uuid": "GPU-a"}
