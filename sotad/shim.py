@@ -171,14 +171,17 @@ def _environment(pid: int) -> list[bytes]:
         return []
 
 
-def shared_memory(processes: list[Process]) -> dict[str, tuple[str, str]]:
-    """Shared memory and semaphores (shm_overview(7)) that processes have mapped: name to device and inode."""
-    found: dict[str, tuple[str, str]] = {}
+def shared_memory(processes: list[Process]) -> set[tuple[str, str]]:
+    """Shared memory and semaphores (shm_overview(7)) that processes have mapped, each by device and inode.
+
+    Not by name: glibc makes a semaphore under a passing name, and that is the one that its maker's map goes on to show.
+    """
+    found = set()
     for process in processes:
         for line in _maps(process.pid):
             fields = line.split(None, 5)  # address, permissions, offset, device, inode, path
             if len(fields) == 6 and Path(fields[5]).parent == SHARED_MEMORY:
-                found[Path(fields[5]).name] = (fields[3], fields[4])
+                found.add((fields[3], fields[4]))
     return found
 
 
@@ -196,15 +199,14 @@ def shared_names() -> set[str]:
         return set()
 
 
-def unlink_unused(mapped: dict[str, tuple[str, str]]) -> list[str]:
-    """Of what an ended run had mapped, remove what nobody uses; return the names."""
-    used = set(shared_memory(live_processes()).values()) if mapped else set()
+def unlink_unused(mapped: set[tuple[str, str]], others: set[str]) -> list[str]:
+    """Of what an ended run had mapped, remove what nobody uses and is none of `others`; return the names."""
+    unused = mapped - shared_memory(live_processes()) if mapped else set()
     removed = []
-    for name, identity in sorted(mapped.items()):
+    for name in sorted(shared_names() - others) if unused else []:
         try:
             found = (SHARED_MEMORY / name).stat()
-            device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-            if identity == (device, str(found.st_ino)) and identity not in used:
+            if (f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}", str(found.st_ino)) in unused:
                 (SHARED_MEMORY / name).unlink()
                 removed.append(name)
         except OSError:  # gone already, or another user's
@@ -454,9 +456,8 @@ class Run:
     def end_all(self) -> list[Process]:
         """No process of the run is left, except the returned ones, which even SIGKILL did not end."""
         mapped = shared_memory(descendants(os.getpid()))
-        own = {name: identity for name, identity in mapped.items() if name not in self.others}
         stuck = self._end_processes()
-        self.unlinked = unlink_unused(own)
+        self.unlinked = unlink_unused(mapped, self.others)
         for copier in self.copiers:
             copier.join(KILL_WAIT_S)  # to the end of what was printed, unless somebody still holds the output
         return stuck

@@ -96,6 +96,31 @@ def test_shared_memory_that_a_run_made_goes_with_it(tmp_path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+SEMAPHORE = """
+import sys, time
+from _multiprocessing import SemLock
+held = SemLock(1, 1, 1, sys.argv[1], False)  # recursive or not, value, most, name, unlinked at once
+print("made", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no shared memory here")
+def test_a_semaphore_that_a_killed_run_made_goes_with_it(tmp_path: Path) -> None:
+    """Its maker's map shows another name than the one it has."""
+    made = Path("/dev/shm", f"sem.sotad-test-{os.getpid()}")
+    run = prepare(tmp_path / "r", "", argv=[sys.executable, "-c", SEMAPHORE, f"/sotad-test-{os.getpid()}"])
+    try:
+        begin(run)
+        until(lambda: "made" in (run / "stdout.log").read_text())
+        assert made.exists()
+        call(run, "stop")
+        assert finish(run)["shared_memory"] == [made.name]
+        assert not made.exists()
+    finally:
+        made.unlink(missing_ok=True)
+
+
 def number_in(path: Path) -> int:
     return int(until(lambda: path.exists() and path.read_text().strip()))
 
