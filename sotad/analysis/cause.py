@@ -17,7 +17,7 @@ JSON = dict[str, Any]
 CITED_ROWS = 6
 DIGITS = 4
 STEP = "step"
-EXPLAINS = 0.05  # of the stage's difference a group must be, for its rows to be cited
+EXPLAINS = 0.05  # of the stage's difference a group must be, for its rows to be cited, or 1% of the stage
 DISTINCT = 1.1  # stages whose slowdowns are closer than this factor are slowed alike
 
 
@@ -34,7 +34,8 @@ def explain(target: Side, leader: Side, request: Mapping[str, float] | None = No
     request by stage, all times are ms of such a request (``per_request`` is true then).
 
     Of kernels, only steps of ordinary length count, and only rows of a group (see `difference`) that takes longer in
-    the target are cited: a kernel that stands for a slower one of the leader explains nothing.
+    the target are cited: a kernel that stands for a slower one of the leader explains nothing. What is as large as a
+    row must be to prove anything is cited however large the difference is.
 
     Raises:
         Refused: no stage is left.
@@ -54,7 +55,8 @@ def explain(target: Side, leader: Side, request: Mapping[str, float] | None = No
     extra = {row["stage"]: row["extra_ms"] for row in rows if row["name"] == "step"}
     slow = max(extra, key=lambda name: (extra[name], name))
     own = [row for row in rows if row["stage"] == slow]
-    longer = _longer(own, target.kind, EXPLAINS * max(extra[slow], 0.0))
+    whole_ms = next(row["time_ms"] for row in own if row["row_id"] == f"{slow}/{STEP}")
+    longer = _longer(own, target.kind, min(EXPLAINS * max(extra[slow], 0.0), MIN_ROW_SHARE / 100 * whole_ms))
     cited = [row for row in own if row["share"] >= MIN_ROW_SHARE and row["extra_ms"] > 0 and row["row_id"] in longer]
     cited.sort(key=lambda row: (-longer[row["row_id"]], -row["extra_ms"], row["row_id"]))
     return {

@@ -240,6 +240,16 @@ def test_a_kernel_that_replaces_a_slower_one_is_not_cited() -> None:
     assert explain(ours, theirs)["extra_ms"]["decode"] == pytest.approx(9 * 0.5)
 
 
+def test_a_large_cause_does_not_hide_a_smaller_one() -> None:
+    """A copy that is 2% of the steps is cited beside pauses that are 25 times as long; one that is 0.5% is not."""
+    copy = Part("decode/copy", "copy", "data_movement")
+    theirs = side("b", decode=steps([GEMM], [[3.98, 0, 0]] * 10, 4, 4))
+    for copies, expected in ((0.2, {"decode/copy"}), (0.05, set())):
+        ours = side("a", decode=steps([GEMM, copy], [[3.98, copies, 5, 0]] * 10, 4, 4))
+        pauses = {"decode/step", "decode/(idle inside the step)"}
+        assert set(explain(ours, theirs)["cited"]) == pauses | expected
+
+
 def _prompt(ms: float) -> Steps:
     return steps([Part("prefill/mm", "mm", "gemm")], [[ms, 0, 0]] * 2, 1, 64, closed=False)
 
