@@ -25,6 +25,14 @@ class Attention(unittest.TestCase):
         self.assertEqual(heads.data_ptr(), qkv.data_ptr())
         self.assertTrue(torch.equal(heads, q.contiguous().view(-1, 4, 8)))
 
+    def test_a_graph_reads_what_was_just_written(self):
+        """The scheduler metadata of each batch size is a view from the buffer's start, written whole before."""
+        buffer = torch.zeros(17, dtype=torch.int32)
+        views = {length: buffer[:length] for length in (5, 17)}
+        for value, length in enumerate((17, 5, 17), start=1):
+            buffer[:length] = value
+            self.assertTrue((views[length] == value).all())
+
 
 if __name__ == "__main__":
     unittest.main()
