@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from statemachine.gap import Block, GapDecision, GapRule, check_aa, combine, decide_gap, decide_improvement
@@ -346,10 +347,44 @@ def table_row(c: Campaign, row_id: str) -> JSON | None:
 
 
 def slowest_stage(c: Campaign) -> str | None:
-    """The stage that costs the target most against the leader, by the steps of the current tables."""
+    """The stage that costs the target most against the leader, by the current tables and what requests waited for."""
     rows = [row for row in c.tables.get("rows", []) if row["row_id"] == f"{row['stage']}/step" and "extra_ms" in row]
     steps = {row["stage"]: row["extra_ms"] for row in rows}
-    return max(steps, key=lambda stage: (steps[stage], stage)) if steps else None
+    return costliest(steps, waits(c)) if steps else None
+
+
+def costliest(extra_ms: Mapping[str, float], waited_ms: Mapping[str, float]) -> str:
+    """Of the stages whose steps take longer, the one that requests wait longer in; without waits, by the steps."""
+    slower = [stage for stage, extra in extra_ms.items() if extra > 0] or list(extra_ms)
+    weights = {stage: waited_ms.get(stage, -math.inf) for stage in slower} if waited_ms else extra_ms
+    return max(slower, key=lambda stage: (weights[stage], stage))
+
+
+def waits(c: Campaign) -> dict[str, float]:
+    """By how many ms a request of the slow scenario waits longer for the target than for the leader, by stage.
+
+    Stages that were captured apart, one prompt at a time in prefill, do not show how much of each a workload has; the
+    launches of the gap decision do: the mean time to the first token, and the mean time from then on. Empty where one
+    capture shows the workload itself, or where the launches do not say.
+    """
+    if not any(trace.get("stage") for trace in c.profiles.get("target", {}).get("traces", ())):
+        return {}
+    contest, scenario = gap_contest(c), slow_scenario(c)
+    target, leader = (_waited(c, contest, entry, scenario) for entry in contest.pairs[scenario])
+    return {stage: round(target[stage] - leader[stage], 4) for stage in target if stage in leader}
+
+
+def _waited(c: Campaign, contest: Contest, entry: Entry, scenario: str) -> dict[str, float]:
+    """Mean ms that a request of one side waits in each stage, over all runs of the contest."""
+    names = [contest.name(number, entry) for number in range(rule(c).cap)]
+    rows = [row for name in names if name in c.launches for row in c.launches[name].rows]
+    metrics = [row["metrics"] for row in rows if (row["scenario"], row["status"]) == (scenario, "ok")]
+    told = [(each.get("mean_ttft_ms"), each.get("mean_e2e_ms")) for each in metrics]
+    known = [(first, whole) for first, whole in told if first is not None and whole is not None]
+    if not known:
+        return {}
+    first_ms, whole_ms = (fmean(column) for column in zip(*known, strict=True))
+    return {"prefill": first_ms, "decode": whole_ms - first_ms}
 
 
 def at_limit(c: Campaign) -> JSON | None:

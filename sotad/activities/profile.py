@@ -323,6 +323,7 @@ def _inputs(ctx: Context) -> dict[str, bytes]:
     if "" not in stages:  # stages were captured apart: weigh them by what a request needs
         shape = _shape(ctx, evidence.slow_scenario(ctx.c))
         asked["request"] = {"prefill": shape["input_len"], "decode": shape["output_len"]}
+        asked["waited_ms"] = evidence.waits(ctx.c)
         asked["context"] = shape["input_len"] + CONTEXT
     asked["config"] = files_here(ctx.c, ctx.artifacts).get(CONFIG)
     asked["lengths"] = ",".join(_lengths(ctx.spec["workload"])) or str(ctx.spec["model"]["max_context"])

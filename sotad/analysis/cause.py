@@ -11,7 +11,7 @@ import numpy as np
 from sotad.analysis.difference import LARGE, SMALL, UNCOUNTED, either
 from sotad.analysis.noise import ordinary
 from sotad.analysis.pairing import KERNELS, PROMPTS, Part, Refused, Side, Steps
-from statemachine.evidence import MIN_ROW_SHARE
+from statemachine.evidence import MIN_ROW_SHARE, costliest
 
 JSON = dict[str, Any]
 CITED_ROWS = 6
@@ -21,7 +21,12 @@ EXPLAINS = 0.05  # of the stage's difference a group must be, for its rows to be
 DISTINCT = 1.1  # stages whose slowdowns are closer than this factor are slowed alike
 
 
-def explain(target: Side, leader: Side, request: Mapping[str, float] | None = None) -> JSON:
+def explain(
+    target: Side,
+    leader: Side,
+    request: Mapping[str, float] | None = None,
+    waited_ms: Mapping[str, float] | None = None,
+) -> JSON:
     """The slow stage, its rows by extra milliseconds, and the rows that a root cause may cite.
 
     Both captures are of one workload, so times are compared per token of their stage over all steps: a side that
@@ -31,7 +36,9 @@ def explain(target: Side, leader: Side, request: Mapping[str, float] | None = No
     out.
 
     Stages that were captured apart do not show how much of each a workload has: with ``request``, the tokens of one
-    request by stage, all times are ms of such a request (``per_request`` is true then).
+    request by stage, all times are ms of such a request (``per_request`` is true then). ``waited_ms``, by how much
+    longer a measured request waited in each stage, then says which of those that take longer is the slow one: prefill
+    is captured one prompt at a time, and how many a workload has at once is not in its tokens.
 
     Of kernels, only steps of ordinary length count, and only rows of a group (see `difference`) that takes longer in
     the target are cited: a kernel that stands for a slower one of the leader explains nothing. What is as large as a
@@ -53,7 +60,7 @@ def explain(target: Side, leader: Side, request: Mapping[str, float] | None = No
     rows = [row for each in pairs for row in _campaign_rows(*each, factor, units[each[0]], by_category=kernels)]
     rows.sort(key=lambda row: (-row["extra_ms"], row["row_id"]))
     extra = {row["stage"]: row["extra_ms"] for row in rows if row["name"] == "step"}
-    slow = max(extra, key=lambda name: (extra[name], name))
+    slow = costliest(extra, waited_ms or {})
     own = [row for row in rows if row["stage"] == slow]
     whole_ms = next(row["time_ms"] for row in own if row["row_id"] == f"{slow}/{STEP}")
     longer = _longer(own, target.kind, min(EXPLAINS * max(extra[slow], 0.0), MIN_ROW_SHARE / 100 * whole_ms))
@@ -64,6 +71,7 @@ def explain(target: Side, leader: Side, request: Mapping[str, float] | None = No
         "common_factor": round(factor, DIGITS),
         "per_request": bool(request),
         "extra_ms": extra,
+        "waited_ms": dict(waited_ms or {}),
         "stages": {"target": _plain(target), "leader": _plain(leader)},
         "rows": [row for row in rows if row["share"] >= MIN_ROW_SHARE],
         "cited": [row["row_id"] for row in cited[:CITED_ROWS]],

@@ -3,8 +3,9 @@
 ``python -m sotad.analysis.explain ASKED.json OUT.json`` runs in a process of its own, because traces are large. ASKED
 has for ``target`` and ``leader`` the ``files`` of each by the stage that they were captured for ("": all stages), and
 where they are known a ``log`` of its server; ``request`` (tokens of one request by stage: prompt tokens in prefill,
-output tokens in decode), ``lengths`` (of requests, as ``analyze capacity`` takes them), ``config`` (path of the model's
-config.json), ``gpu``, ``tp`` and ``context`` (tokens that a decode step of the capture looks back on).
+output tokens in decode), ``waited_ms`` (by how much longer a measured request of the target waited, by stage),
+``lengths`` (of requests, as ``analyze capacity`` takes them), ``config`` (path of the model's config.json), ``gpu``,
+``tp`` and ``context`` (tokens that a decode step of the capture looks back on).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def explained(asked: JSON) -> JSON:
     """
     captures = {side: _captures(asked[side]["files"], side) for side in ("target", "leader")}
     target, leader = (_side(captures[side], side) for side in ("target", "leader"))
-    found = explain(target, leader, asked.get("request"))
+    found = explain(target, leader, asked.get("request"), asked.get("waited_ms"))
     notes: list[str] = []
     with_kernels = target.kind == KERNELS
     return {

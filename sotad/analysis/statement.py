@@ -22,6 +22,8 @@ def statement(found: JSON, target: str, leader: str) -> str:
             f" than {leader} for the same tokens ({step['count']} steps at mean batch {step['mean_batch_size']:.2f}"
             f" against {step['leader_count']} at {step['leader_mean_batch_size']:.2f})"
         )
+    if found["stage"] in (waited := found.get("waited_ms", {})):
+        head += f"; measured, a request waits {waited[found['stage']]:+.1f} ms in it against {leader}"
     rows = [by_id[name] for name in found["cited"] if name in by_id and not name.endswith("/step")]
     if found["common_factor"] != 1.0:
         head += f", after a factor of {found['common_factor']:.2f} that all stages share"

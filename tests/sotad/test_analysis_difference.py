@@ -224,7 +224,8 @@ def test_a_campaigns_explanation_has_its_keys() -> None:
     ours = side("a", decode=steps([GEMM, NORM], [[4, 1, 0, 0]] * 10, 4, 4), prefill=_prompt(100))
     theirs = side("b", decode=steps([GEMM, NORM], [[3, 1, 0, 0]] * 10, 4, 4), prefill=_prompt(100))
     found = explain(ours, theirs)
-    assert set(found) == {"stage", "common_factor", "per_request", "extra_ms", "stages", "rows", "cited"}
+    keys = {"stage", "common_factor", "per_request", "extra_ms", "waited_ms", "stages", "rows", "cited"}
+    assert set(found) == keys
     assert (found["stage"], found["extra_ms"]["decode"], found["common_factor"]) == ("decode", 10, 1.0)
     assert found["cited"] == ["decode/mm", "decode/step"]
 

@@ -108,6 +108,18 @@ def test_stages_that_were_captured_apart_count_as_a_request_needs_them(tmp_path:
     assert "ms a request more" in statement(found, "ours", "theirs")
 
 
+def test_what_requests_waited_for_says_which_stage_is_slow(tmp_path: Path) -> None:
+    """A prompt alone may cost more than its share of many at once; a stage that takes no longer is not blamed."""
+    slow, fast = capture(tmp_path / "a.json", 3000, 1100), capture(tmp_path / "b.json", 1000, 1000)
+    more = {"request": {"prefill": 100, "decode": 10}, "waited_ms": {"prefill": -6.6, "decode": 85.6}}
+    found = explained(tmp_path, slow, fast, **more)
+    assert found["extra_ms"]["prefill"] > found["extra_ms"]["decode"] > 0
+    assert found["stage"] == "decode" and found["cited"] == ["decode/aten::bmm", "decode/step"]
+    assert "waits +85.6 ms in it against theirs" in statement(found, "ours", "theirs")
+    found = explained(tmp_path, slow, capture(tmp_path / "c.json", 1000, 1200), **more)
+    assert found["stage"] == "prefill" and "waits -6.6 ms in it" in statement(found, "ours", "theirs")
+
+
 def test_a_gap_that_is_not_in_the_steps_is_said_so(tmp_path: Path) -> None:
     """Who is behind with faster steps loses the time elsewhere."""
     slow, fast = capture(tmp_path / "a.json", 1000, 1000), capture(tmp_path / "b.json", 2000, 3000)
