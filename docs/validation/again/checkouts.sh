@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# checkouts.sh vllm|sglang: an unpacked release becomes a git checkout, every file as it is.
+# checkouts.sh vllm|sglang: an unpacked release becomes a git checkout, every file as it is; one that is there stays.
 set -eu
 . /root/again/env.sh
 case $1 in
     vllm) from=/root/s/vllm/vllm to=/root/vllm_repo ;;
     sglang) from=/root/s/sgl/sglang to=/root/sgl_repo ;;
 esac
+[ ! -e "$to" ] || exit 0
 mkdir "$to"
 cp -al "$from" "$to/"
 [ "$1" = vllm ] || cp -r $AGAIN/checks "$to/"

@@ -1,7 +1,7 @@
 """A scripted implementer with two recipes: ``implementer.py REQUEST RESULT`` in SGLang's worktree.
 
 Both are for FlashAttention's backend. Where a copy is an open row, q is handed over as a view of the product that it is
-a slice of: the kernel takes strides, so the copy before it is work for nothing. Where pauses are, the metadata of a
+a slice of: the kernel takes strides, so the copy before it is work for nothing. Where decode pauses, the metadata of a
 decode graph is no longer followed by zeros in every step: each graph reads its own first entries only, and they were
 just written. One of them is tried, once; anything else is declined.
 """
@@ -23,7 +23,7 @@ RECIPES = (
         "edit": (re.compile(r"\bq\.contiguous\(\)\.view\("), "q.view("),
     },
     {
-        "rows": re.compile(r"\(idle inside the step\)"),
+        "rows": re.compile(r"^decode/\(idle inside the step\)"),
         "idea": "FlashAttention backend: no zeros behind the scheduler metadata of a decode graph",
         "objective": "less work on the CPU before a decode graph is replayed",
         "success": "pauses inside decode steps become shorter, every answer stays the same",
@@ -36,7 +36,7 @@ def propose(asked):
     rows = [row["row_id"] for row in asked["rows"]]
     found = [(recipe, row) for recipe in RECIPES for row in rows if recipe["rows"].search(row)]
     if not found or asked["tried"]:
-        return {"decline": "one recipe was tried" if found else "no open row is a copy or a pause"}
+        return {"decline": "one recipe was tried" if found else "no open row is a copy or a pause of decode"}
     recipe, row = found[0]
     contract = {
         "objective": recipe["objective"],

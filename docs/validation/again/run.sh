@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# run.sh: the whole campaign, by itself, once the engines' caches are warm. The daemon is a process of its own; it is
-# killed once, while a server of the gap decision starts, and started again. What is worth keeping is in /root/brought at
-# the end, in pieces of 15 MiB.
+# run.sh: the whole campaign, by itself. The daemon is a process of its own; it is killed once, while a server of the gap
+# decision starts, and started again. What is worth keeping is in /root/brought at the end, in pieces of 15 MiB.
 set -eu
 . /root/again/env.sh
 began() { sotactl events --dir $STATE --campaign h200 --type candidate.launched --json | grep -q "\"launch\": *\"$1"; }
 closed() { sotactl status --dir $STATE --json h200 | grep -q '"phase": *"closed"'; }
 processes() { date +%T.%N; ps -eo pid,ppid,etimes,args | grep -E 'sotad|vllm|sglang' | grep -v grep | cut -c1-160; }
 
+bash $AGAIN/ahead.sh >/root/log/ahead.txt 2>&1 &
+$PY -m pip uninstall -q -y scikit-learn # transformers imports it where it is there: seconds a launch, and no engine needs it
 bash $AGAIN/checkouts.sh vllm &
 checkout=$!
 bash $AGAIN/checkouts.sh sglang
 install_sotad
 wait $checkout
-bash $AGAIN/warm.sh >/root/log/warm.txt 2>&1 || true
 sotad start --detach --dir $STATE
 sotactl submit --dir $STATE $AGAIN/campaign.yaml
 
